@@ -1,0 +1,18 @@
+"""The exceptions that a user may see: one line that says what, where, got, expected, next step."""
+
+
+class AnatomyError(Exception):
+    """The work failed or was refused. `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class VerifyError(AnatomyError):
+    """An exported model does not compute what it should; lists every comparison that failed."""
+
+
+class MissingExtraError(AnatomyError):
+    """A package that belongs to an extra is not installed."""
+
+    def __init__(self, package: str, extra: str):
+        super().__init__(f"{package} is not installed; next step: pip install 'anatomy-export[{extra}]'")

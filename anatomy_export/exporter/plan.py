@@ -1,0 +1,270 @@
+"""Which neurons stay: made from an anatomy, written to and read from `plan.json`, never silently repaired."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.thresholds import LayerThreshold, ThresholdSetup, layer_thresholds
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: its original width, the sorted kept neurons, the threshold and rule they come from, the protected."""
+
+    layer: int
+    width: int
+    keep: tuple[int, ...]
+    threshold: float | None = None
+    rule: str | None = None
+    protected: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """Kept neurons of every layer for the model of that fingerprint."""
+
+    fingerprint: str
+    layers: tuple[LayerPlan, ...]
+    criterion: str
+    parameters: dict = field(default_factory=dict)
+    calibration_fingerprint: str | None = None
+    repair: dict | None = None
+
+    @property
+    def widths(self) -> list[int]:
+        """Original neurons of each layer."""
+        return [layer.width for layer in self.layers]
+
+    @property
+    def kept_widths(self) -> list[int]:
+        """Kept neurons of each layer."""
+        return [len(layer.keep) for layer in self.layers]
+
+    @property
+    def removed(self) -> int:
+        """Neurons that go, over all layers."""
+        return sum(self.widths) - sum(self.kept_widths)
+
+    def to_json(self) -> str:
+        """The text of `plan.json`, its checksum included; the same plan gives the same text."""
+        body = {"format_version": FORMAT_VERSION, **asdict(self)}
+        return json.dumps({**body, "checksum": _checksum(body)}, indent=1, allow_nan=False) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the text of `plan.json`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def check_model(self, fingerprint: str, widths: list[int]) -> None:
+        """Raise AnatomyError unless the plan was made for the model with this fingerprint and these widths."""
+        hint = "next step: make a plan for this model, or pass the model that the plan was made for"
+        if len(self.layers) != len(widths):
+            raise AnatomyError(f"plan has {len(self.layers)} layers but this model has {len(widths)}; {hint}")
+        for layer, width in zip(self.layers, widths, strict=True):
+            if layer.width != width:
+                raise AnatomyError(
+                    f"layer {layer.layer}: plan expects an FFN of {layer.width} neurons, this one has {width}; {hint}"
+                )
+        if self.fingerprint != fingerprint:
+            raise AnatomyError(
+                f"plan was made for the model {self.fingerprint[:12]}…, this one is {fingerprint[:12]}…; {hint}"
+            )
+
+
+def identity_plan(fingerprint: str, widths: list[int]) -> PrunePlan:
+    """The plan that keeps every neuron."""
+    layers = tuple(LayerPlan(index, width, tuple(range(width))) for index, width in enumerate(widths))
+    return PrunePlan(fingerprint, layers, criterion="none")
+
+
+def threshold_plan(
+    anatomy: Anatomy, *, rule: str, setup: ThresholdSetup, probe_reduction: str = "mean", align: int = 1
+) -> PrunePlan:
+    """The paper's rule: prune below the layer's threshold; strong neurons stay."""
+    thresholds, similarity = _reduce(anatomy, rule, setup, probe_reduction)
+    layers = []
+    for index, (threshold, values) in enumerate(zip(thresholds, similarity, strict=True)):
+        strong = anatomy.strong(index)
+        pruned = threshold.prunes(values)
+        pruned[strong] = False
+        order = _ranking(threshold.measure(values), strong)
+        count = _align_up(int((~pruned).sum()), align, len(values))
+        if count == 0:
+            raise AnatomyError(
+                f"layer {index}: threshold {threshold.value:.6g} would remove all {len(values)} neurons; "
+                "next step: lower --alpha or --beta, or take the layer out of --focus"
+            )
+        layers.append(_layer_plan(index, order[:count], threshold, strong, values, threshold.value))
+    parameters = {**_parameters(anatomy, rule, setup, probe_reduction, align), "budget": "thresholds"}
+    return _plan(anatomy, layers, parameters)
+
+
+def ratio_plan(
+    anatomy: Anatomy,
+    *,
+    rule: str,
+    setup: ThresholdSetup,
+    keep_ratio: float,
+    probe_reduction: str = "mean",
+    align: int = 1,
+) -> PrunePlan:
+    """Per layer the lowest-scoring neurons go until `keep_ratio` is left; strong neurons stay.
+
+    The ranking is by |s|, and by s itself in one-sided layers.
+
+    Raises:
+        AnatomyError: `keep_ratio` is not in (0, 1], or more neurons of a layer are strong than may stay.
+    """
+    if not 0 < keep_ratio <= 1:
+        raise AnatomyError(f"keep ratio is {keep_ratio}, expected more than 0 and at most 1")
+    thresholds, similarity = _reduce(anatomy, rule, setup, probe_reduction)
+    layers = []
+    for index, (threshold, values) in enumerate(zip(thresholds, similarity, strict=True)):
+        strong = anatomy.strong(index)
+        width = len(values)
+        count = _align_up(max(1, round(keep_ratio * width)), align, width)
+        if len(strong) > count:
+            raise AnatomyError(
+                f"layer {index}: {len(strong)} strong neurons are protected but a keep ratio of {keep_ratio} leaves room "
+                f"for {count} of {width}; next step: raise --keep-ratio or --strong-threshold"
+            )
+        order = _ranking(threshold.measure(values), strong)
+        layers.append(_layer_plan(index, order[:count], threshold, strong, values, None))
+    parameters = {
+        **_parameters(anatomy, rule, setup, probe_reduction, align),
+        "budget": "keep-ratio",
+        "keep_ratio": keep_ratio,
+    }
+    return _plan(anatomy, layers, parameters)
+
+
+def _reduce(anatomy: Anatomy, rule: str, setup: ThresholdSetup, how: str):
+    layer_similarity, similarity = anatomy.reduced(how)
+    return layer_thresholds(rule, layer_similarity, anatomy.num_layers, setup), similarity
+
+
+def _ranking(scores: np.ndarray, strong: np.ndarray) -> np.ndarray:
+    """Neurons from best to worst, (n,): the strong first, ties by index."""
+    first = np.zeros(len(scores))
+    first[strong] = 1
+    return np.lexsort((np.arange(len(scores)), -scores, -first))
+
+
+def _align_up(count: int, align: int, width: int) -> int:
+    return min(width, ceil(count / align) * align)
+
+
+def _layer_plan(index, keep, threshold: LayerThreshold, strong, values, value) -> LayerPlan:
+    return LayerPlan(
+        layer=index,
+        width=len(values),
+        keep=tuple(int(neuron) for neuron in np.sort(keep)),
+        threshold=value,
+        rule=threshold.rule,
+        protected=tuple(int(neuron) for neuron in strong),
+    )
+
+
+def _parameters(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe_reduction: str, align: int) -> dict:
+    return {
+        "threshold_rule": rule,
+        "alpha": setup.alpha,
+        "beta": setup.beta,
+        "focus": list(setup.focus),
+        "strong_threshold": anatomy.strong_threshold,
+        "probe_reduction": probe_reduction,
+        "align": align,
+    }
+
+
+def _plan(anatomy: Anatomy, layers: list[LayerPlan], parameters: dict) -> PrunePlan:
+    probes = hashlib.sha256("\n".join(anatomy.probes).encode()).hexdigest()
+    return PrunePlan(anatomy.fingerprint, tuple(layers), "anatomy", parameters, calibration_fingerprint=probes)
+
+
+def _checksum(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Read and check a `plan.json`.
+
+    Raises:
+        AnatomyError: missing, not JSON, another version, a wrong checksum, or indices that are unsorted, repeated, out
+            of range, or none at all.
+    """
+    try:
+        body = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AnatomyError(f"plan {path}: {error.strerror}; next step: check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise AnatomyError(f"plan {path}: not valid JSON ({error}); next step: make the plan again") from error
+    if not isinstance(body, dict) or not isinstance(body.get("layers"), list):
+        raise AnatomyError(f"plan {path}: not a prune plan, expected an object with 'layers'")
+    if body.get("format_version") != FORMAT_VERSION:
+        raise AnatomyError(
+            f"plan {path}: format version {body.get('format_version')!r}, expected {FORMAT_VERSION}; "
+            "next step: make the plan again with this release"
+        )
+    for position, layer in enumerate(body["layers"]):
+        _check_layer(layer, position, path)
+    checksum = body.pop("checksum", None)
+    if checksum != _checksum(body):
+        raise AnatomyError(f"plan {path}: checksum {str(checksum)[:12]} is not that of its content; it was altered")
+    return _from_body(body, path)
+
+
+def _check_layer(layer, position: int, path: Path) -> None:
+    if not isinstance(layer, dict) or layer.get("layer") != position:
+        raise AnatomyError(f"plan {path}: entry {position} of 'layers' is not layer {position}")
+    width, keep = layer.get("width"), layer.get("keep")
+    if type(width) is not int or width < 1 or not isinstance(keep, list):
+        raise AnatomyError(f"layer {position}: plan {path} lacks a whole-number 'width' or a list 'keep'")
+    if not keep:
+        raise AnatomyError(f"layer {position}: plan keeps no neuron, expected at least 1; an FFN cannot be emptied")
+    previous = -1
+    for neuron in keep:
+        if type(neuron) is not int:
+            raise AnatomyError(f"layer {position}: plan keeps {neuron!r}, expected whole numbers")
+        if not 0 <= neuron < width:
+            raise AnatomyError(
+                f"layer {position}: plan keeps neuron {neuron} but this FFN has {width} (valid 0–{width - 1}); "
+                "was the plan made for another model?"
+            )
+        if neuron <= previous:
+            what = "repeats" if neuron == previous else "is not sorted at"
+            raise AnatomyError(f"layer {position}: plan {what} neuron {neuron}; kept neurons must rise strictly")
+        previous = neuron
+
+
+def _from_body(body: dict, path: Path) -> PrunePlan:
+    try:
+        layers = tuple(
+            LayerPlan(
+                layer["layer"],
+                layer["width"],
+                tuple(layer["keep"]),
+                layer["threshold"],
+                layer["rule"],
+                tuple(layer["protected"]),
+            )
+            for layer in body["layers"]
+        )
+        return PrunePlan(
+            str(body["fingerprint"]),
+            layers,
+            str(body["criterion"]),
+            dict(body["parameters"]),
+            body["calibration_fingerprint"],
+            body["repair"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnatomyError(f"plan {path}: a field is missing or of the wrong kind ({error})") from error

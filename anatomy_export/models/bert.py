@@ -1,0 +1,13 @@
+"""BERT: post-norm encoder; the classifier reads the CLS token through the pooler."""
+
+from anatomy_export.models.family import Family, first_token
+
+FAMILY = Family(
+    model_type="bert",
+    rule="bert",
+    layers="bert.encoder.layer",
+    up="intermediate.dense",
+    down="output.dense",
+    target=first_token,
+    max_positions=lambda config: config.max_position_embeddings,
+)

@@ -1,0 +1,13 @@
+"""ELECTRA (the discriminator): BERT's layers; the classifier reads the CLS token."""
+
+from anatomy_export.models.family import Family, first_token
+
+FAMILY = Family(
+    model_type="electra",
+    rule="bert",
+    layers="electra.encoder.layer",
+    up="intermediate.dense",
+    down="output.dense",
+    target=first_token,
+    max_positions=lambda config: config.max_position_embeddings,
+)

