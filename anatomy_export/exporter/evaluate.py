@@ -1,0 +1,53 @@
+"""Run an ONNX classifier through ONNX Runtime on text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anatomy_export.data import Examples
+from anatomy_export.errors import AnatomyError, MissingExtraError
+
+
+class OnnxClassifier:
+    """An `.onnx` classifier on the CPU, with the tokenizer of its bundle."""
+
+    def __init__(self, path: Path, tokenizer, max_length: int):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "cpu") from error
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise AnatomyError(f"ONNX Runtime cannot load {path.name}: {str(error)[:300]}") from error
+        self.input_names = [value.name for value in self.session.get_inputs()]
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Logits (batch, classes) for padded inputs, each (batch, sequence)."""
+        arrays = {name: np.asarray(inputs[name], dtype=np.int64) for name in self.input_names}
+        return self.session.run(["logits"], arrays)[0]
+
+    def logits(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Logits (len(texts), classes) in the order of `texts`; batches are made of texts of like length."""
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        parts = []
+        for start in range(0, len(order), batch_size):
+            batch = [texts[index] for index in order[start : start + batch_size]]
+            parts.append(
+                self.run(
+                    self.tokenizer(
+                        batch, padding=True, truncation=True, max_length=self.max_length, return_tensors="np"
+                    )
+                )
+            )
+        ordered = np.concatenate(parts)
+        result = np.empty_like(ordered)
+        result[order] = ordered
+        return result
+
+    def accuracy(self, examples: Examples) -> float:
+        """Share of `examples` classified right, as a fraction."""
+        return float((self.logits(examples.texts).argmax(-1) == np.array(examples.labels)).mean())

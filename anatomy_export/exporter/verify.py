@@ -1,0 +1,123 @@
+"""Does what was exported compute what was planned? Every comparison is made; then all that failed are named at once."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from anatomy_export.errors import VerifyError
+
+TOLERANCE = 1e-4
+Batch = dict[str, np.ndarray]
+Forward = Callable[[Batch], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two computations of the same logits on one padded batch.
+
+    `argmax_agreement` is the share of rows with the same class, among those whose margin exceeds twice the tolerance
+    (1.0 where there are none).
+    """
+
+    name: str
+    shape: tuple[int, int]
+    max_abs_error: float
+    max_rel_error: float
+    tolerance: float
+    argmax_agreement: float
+    finite: bool
+
+    @property
+    def passed(self) -> bool:
+        return self.finite and self.max_abs_error <= self.tolerance and self.argmax_agreement == 1.0
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All comparisons, and accuracy (fractions; None where it was not measured)."""
+
+    comparisons: tuple[Comparison, ...]
+    accuracy_dense: float | None = None
+    accuracy_pruned: float | None = None
+
+    @property
+    def max_abs_error(self) -> float:
+        return max(comparison.max_abs_error for comparison in self.comparisons)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def raise_for_failures(self) -> None:
+        """Raise VerifyError that lists every comparison out of tolerance."""
+        failed = [comparison for comparison in self.comparisons if not comparison.passed]
+        if failed:
+            lines = [
+                f"{one.name} at {one.shape[0]}×{one.shape[1]}: max abs error {one.max_abs_error:.3g} "
+                f"(tolerance {one.tolerance:g}), argmax agreement {one.argmax_agreement:.3f}, finite: {one.finite}"
+                for one in failed
+            ]
+            raise VerifyError(
+                f"verification failed in {len(failed)} of {len(self.comparisons)} comparisons: {'; '.join(lines)}"
+            )
+
+
+def verification_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Batch]:
+    """Padded batches of several shapes from real texts: one alone, a few, many, and one padded to `max_length`."""
+    texts = [*texts, *texts][: max(12, len(texts))]
+    long_text = " ".join(texts)
+    groups = [texts[:1], texts[1:4], texts[4:12], [texts[0], long_text]]
+    batches = []
+    for position, group in enumerate(groups):
+        padding = "max_length" if position == len(groups) - 1 else True
+        encoded = tokenizer(group, padding=padding, truncation=True, max_length=max_length, return_tensors="np")
+        batches.append({name: np.asarray(values, dtype=np.int64) for name, values in encoded.items()})
+    return batches
+
+
+def torch_forward(model) -> Forward:
+    """Logits (batch, classes) of a torch classifier as a function of NumPy inputs."""
+
+    def forward(batch: Batch) -> np.ndarray:
+        with torch.inference_mode():
+            return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
+
+    return forward
+
+
+def compare_all(
+    reference_name: str,
+    reference: Forward,
+    others: dict[str, Forward],
+    batches: Sequence[Batch],
+    tolerance: float = TOLERANCE,
+) -> tuple[Comparison, ...]:
+    """Compare each of `others` with the reference on every batch."""
+    return tuple(
+        compare_logits(f"{reference_name} vs {name}", expected, forward(batch), batch["input_ids"].shape, tolerance)
+        for batch in batches
+        for expected in [reference(batch)]
+        for name, forward in others.items()
+    )
+
+
+def compare_logits(
+    name: str, expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], tolerance: float
+) -> Comparison:
+    """Compare logits (batch, classes) computed for inputs of `shape` (batch, sequence)."""
+    error = np.abs(expected - found)
+    finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
+    ranked = np.sort(expected, axis=-1)
+    clear = ranked[:, -1] - ranked[:, -2] > 2 * tolerance if expected.shape[-1] > 1 else np.zeros(len(expected), bool)
+    same = expected.argmax(-1) == found.argmax(-1)
+    return Comparison(
+        name=name,
+        shape=(int(shape[0]), int(shape[1])),
+        max_abs_error=float(error.max()) if finite else float("inf"),
+        max_rel_error=float((error / np.maximum(np.abs(expected), 1e-6)).max()) if finite else float("inf"),
+        tolerance=tolerance,
+        argmax_agreement=float(same[clear].mean()) if clear.any() else 1.0,
+        finite=finite,
+    )
