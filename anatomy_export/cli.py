@@ -54,7 +54,10 @@ def _guarded(work):
         _fail("terminated; nothing was written", 143)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}; nothing was written; next step: check the path and the free space", 1)
+        _fail(
+            f"{error.strerror or error}{where}; nothing was written; next step: check the path and the free space",
+            1,
+        )
     sys.exit(0)
 
 
@@ -144,7 +147,9 @@ Examples:
 @click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Stronger neurons always stay.")
 @click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
 @click.option("--keep-ratio", type=float, callback=_keep_ratio, help="Share of each layer's neurons that stays.")
-@click.option("--align", default="1", show_default=True, callback=_align, help="Round widths up to a multiple, or auto.")
+@click.option(
+    "--align", default="1", show_default=True, callback=_align, help="Round widths up to a multiple, or auto."
+)
 @click.option("--plan", type=click.Path(path_type=Path), help="Replay a plan.json.")
 @click.option("--fuse", type=click.Choice(["ort", "none"]), default="ort", show_default=True)
 @click.option("--exporter", type=click.Choice(["dynamo", "optimum"]), default="dynamo", show_default=True)
@@ -202,7 +207,12 @@ def _result_table(result) -> Table:
     if dense is None:
         table.add_row("accuracy", "n/a", "n/a", "n/a")
     else:
-        table.add_row("accuracy, %", f"{100 * dense:.2f}", f"{100 * pruned:.2f}", f"{100 * (pruned - dense):+.2f} points")
+        table.add_row(
+            "accuracy, %",
+            f"{100 * dense:.2f}",
+            f"{100 * pruned:.2f}",
+            f"{100 * (pruned - dense):+.2f} points",
+        )
     table.add_row("max abs error", "", f"{result.max_abs_error:.1e}", "verified")
     return table
 

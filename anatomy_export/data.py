@@ -134,9 +134,7 @@ def _imdb() -> Dataset:
     random.Random(SPLIT_SEED).shuffle(train)
     test = splits["test"]
     random.Random(SPLIT_SEED).shuffle(test)
-    return Dataset(
-        "imdb", _examples(train[2500:]), _examples(train[:2500]), _examples(test), ("negative", "positive")
-    )
+    return Dataset("imdb", _examples(train[2500:]), _examples(train[:2500]), _examples(test), ("negative", "positive"))
 
 
 def _from_file(

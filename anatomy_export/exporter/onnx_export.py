@@ -43,7 +43,12 @@ def graph_inputs(checkpoint: Checkpoint) -> list[str]:
 
 
 def export_onnx(
-    checkpoint: Checkpoint, path: Path, *, fuse: str = "ort", exporter: str = "dynamo", metadata: dict[str, str]
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    fuse: str = "ort",
+    exporter: str = "dynamo",
+    metadata: dict[str, str],
 ) -> None:
     """Write `path` with float32 weights; past 2 GB the weights go to `path` + ".data" beside it.
 

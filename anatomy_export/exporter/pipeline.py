@@ -107,7 +107,11 @@ class ExportResult:
             "max_abs_error": self.max_abs_error,
             "operators": self.operators,
             "stages": [
-                {"name": stage.name, "seconds": round(stage.seconds, 3), "peak_rss_bytes": stage.peak_rss_bytes}
+                {
+                    "name": stage.name,
+                    "seconds": round(stage.seconds, 3),
+                    "peak_rss_bytes": stage.peak_rss_bytes,
+                }
                 for stage in self.stages
             ],
         }
@@ -225,7 +229,12 @@ def _make_plan(checkpoint: Checkpoint, request: ExportRequest, probes, max_lengt
         beta=base.beta if options.beta is None else options.beta,
         focus=base.focus if options.focus is None else options.focus,
     )
-    common = {"rule": rule, "setup": setup, "probe_reduction": options.probe_reduction, "align": options.align}
+    common = {
+        "rule": rule,
+        "setup": setup,
+        "probe_reduction": options.probe_reduction,
+        "align": options.align,
+    }
     if options.keep_ratio is None:
         return threshold_plan(anatomy, **common)
     return ratio_plan(anatomy, keep_ratio=options.keep_ratio, **common)

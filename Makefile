@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = anatomy_export tests benchmarks
+
+.PHONY: demo test lint format test-optimum clean
+
+demo: $(VENV)/.installed
+	$(BIN)/anatomy-export --model bert --slice --force
+	$(BIN)/anatomy plan show exports/bert-slice/plan.json
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy anatomy_export
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+test-optimum: .venv-optimum/.installed
+	.venv-optimum/bin/pytest
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[cpu,dev]"
+	touch $@
+
+.venv-optimum/.installed: setup.cfg constraints-optimum.txt
+	$(PYTHON) -m venv .venv-optimum
+	.venv-optimum/bin/pip install --quiet -c constraints-optimum.txt -e ".[cpu,optimum,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-optimum exports build dist

@@ -1,0 +1,130 @@
+"""Tiny seeded models of every family, with a tokenizer made on the spot: no unit test needs a network."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from anatomy_export.models import FAMILIES, model_blocks
+from anatomy_export.models.checkpoint import Checkpoint
+
+WORDS = [
+    "the",
+    "film",
+    "is",
+    "a",
+    "good",
+    "bad",
+    "great",
+    "awful",
+    "story",
+    "acting",
+    "plot",
+    "and",
+    "but",
+    "not",
+    "very",
+    "I",
+    "walked",
+    "out",
+    "of",
+    "cinema",
+    "never",
+]
+FAMILY_NAMES = sorted(FAMILIES)
+
+
+def tiny_tokenizer(model_type: str):
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    vocabulary = {token: index for index, token in enumerate(special + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    inputs = ["input_ids", "attention_mask"]
+    if model_type in ("bert", "electra"):
+        inputs.insert(1, "token_type_ids")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        model_input_names=inputs,
+    )
+
+
+def tiny_config(model_type: str, *, layers: int = 3, hidden: int = 16, heads: int = 2, width: int = 24):
+    vocabulary = len(WORDS) + 4
+    if model_type == "gpt2":
+        return transformers.GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=64,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=heads,
+            n_inner=width,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            use_cache=False,
+            num_labels=2,
+        )
+    if model_type == "distilbert":
+        return transformers.DistilBertConfig(
+            vocab_size=vocabulary,
+            max_position_embeddings=64,
+            dim=hidden,
+            n_layers=layers,
+            n_heads=heads,
+            hidden_dim=width,
+            pad_token_id=0,
+            num_labels=2,
+        )
+    return transformers.CONFIG_MAPPING[model_type](
+        vocab_size=vocabulary,
+        max_position_embeddings=66,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=width,
+        pad_token_id=0,
+        num_labels=2,
+    )
+
+
+def tiny_checkpoint(model_type: str, *, seed: int = 0, **shape) -> Checkpoint:
+    """Weights large enough for every neuron to matter, biases that are not zero."""
+    transformers.set_seed(seed)
+    model = transformers.AutoModelForSequenceClassification.from_config(tiny_config(model_type, **shape)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.2)
+        for block in model_blocks(model):
+            block.up_weight.normal_(0, 0.3)
+            block.down_weight.normal_(0, 0.3)
+    return Checkpoint(model, tiny_tokenizer(model_type))
+
+
+@pytest.fixture(params=FAMILY_NAMES)
+def family_name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def bert_directory(tmp_path: Path) -> Path:
+    """A tiny BERT classifier saved as transformers would save it."""
+    return saved_dense(tiny_checkpoint("bert"), tmp_path / "tiny-bert")
+
+
+def saved_dense(checkpoint: Checkpoint, directory: Path) -> Path:
+    checkpoint.model.save_pretrained(directory)
+    checkpoint.tokenizer.save_pretrained(directory)
+    return directory

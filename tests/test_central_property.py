@@ -1,0 +1,105 @@
+"""masked ≡ sliced ≡ reloaded ≡ ONNX, for every family, with unequal widths and biases that are not zero."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILY_NAMES, tiny_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anatomy_export.exporter.evaluate import OnnxClassifier
+from anatomy_export.exporter.onnx_export import export_onnx
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan, identity_plan
+from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
+from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.verify import compare_all, torch_forward, verification_batches
+from anatomy_export.models import model_blocks
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+
+WIDTH, LAYERS = 24, 3
+TEXTS = (
+    "the film is good",
+    "awful",
+    "a very bad story and awful acting but never a plot",
+    "I walked out of cinema",
+)
+keeps = st.lists(st.sets(st.integers(0, WIDTH - 1), min_size=1, max_size=WIDTH - 1), min_size=LAYERS, max_size=LAYERS)
+
+
+def plan_for(model, keep) -> PrunePlan:
+    layers = tuple(LayerPlan(index, WIDTH, tuple(sorted(kept))) for index, kept in enumerate(keep))
+    return PrunePlan(model_fingerprint(model), layers, criterion="random")
+
+
+def forwards(checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: bool, fuse: str = "ort"):
+    masked = tiny_copy(checkpoint)
+    mask_neurons_(masked, plan)
+    sliced = Checkpoint(slice_neurons(checkpoint.model, plan), checkpoint.tokenizer)
+    save_checkpoint(sliced, folder / "checkpoint")
+    reloaded = load_checkpoint(str(folder / "checkpoint"))
+    others = {"sliced": torch_forward(sliced.model), "reloaded": torch_forward(reloaded.model)}
+    if onnx:
+        export_onnx(sliced, folder / "model.onnx", fuse=fuse, metadata={})
+        others["onnx"] = OnnxClassifier(folder / "model.onnx", checkpoint.tokenizer, 32).run
+    return torch_forward(masked), others
+
+
+def tiny_copy(checkpoint: Checkpoint):
+    import copy
+
+    return copy.deepcopy(checkpoint.model)
+
+
+def check(checkpoint, plan, *, onnx: bool, fuse: str = "ort"):
+    with tempfile.TemporaryDirectory() as folder:
+        masked, others = forwards(checkpoint, plan, Path(folder), onnx=onnx, fuse=fuse)
+        batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
+        comparisons = compare_all("masked", masked, others, batches)
+        assert len(comparisons) == len(batches) * len(others)
+        assert all(one.passed for one in comparisons), [one for one in comparisons if not one.passed]
+        return masked, batches
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@settings(max_examples=12, deadline=None)
+@given(keep=keeps, seed=st.integers(0, 1000))
+def test_masked_sliced_reloaded(family, keep, seed):
+    checkpoint = tiny_checkpoint(family, seed=seed)
+    masked, batches = check(checkpoint, plan_for(checkpoint.model, keep), onnx=False)
+    dense = torch_forward(checkpoint.model)
+    assert max(np.abs(dense(batch) - masked(batch)).max() for batch in batches) > 1e-4, "pruning changed nothing"
+
+
+@pytest.mark.parametrize("fuse", ["ort", "none"])
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@settings(max_examples=2, deadline=None)
+@given(keep=keeps, seed=st.integers(0, 1000))
+def test_masked_sliced_reloaded_onnx(family, fuse, keep, seed):
+    checkpoint = tiny_checkpoint(family, seed=seed)
+    check(checkpoint, plan_for(checkpoint.model, keep), onnx=True, fuse=fuse)
+
+
+def test_keeping_all_is_the_identity(family_name):
+    checkpoint = tiny_checkpoint(family_name)
+    sliced = slice_neurons(checkpoint.model, identity_plan(model_fingerprint(checkpoint.model), [WIDTH] * LAYERS))
+    for name, tensor in checkpoint.model.state_dict().items():
+        assert torch.equal(tensor, sliced.state_dict()[name]), name
+
+
+def test_recorded_widths_move_with_the_weights(family_name):
+    checkpoint = tiny_checkpoint(family_name)
+    sliced = slice_neurons(checkpoint.model, plan_for(checkpoint.model, [{0, 5}, {1}, {2, 3, 4}]))
+    blocks = model_blocks(sliced)
+    assert [block.width for block in blocks] == [2, 1, 3]
+    recorded = [
+        (
+            getattr(block.up, "out_features", None) or block.up.nf,
+            getattr(block.down, "in_features", None) or block.down.nx,
+        )
+        for block in blocks
+    ]
+    assert recorded == [(2, 2), (1, 1), (3, 3)]
+    assert [block.width for block in model_blocks(checkpoint.model)] == [WIDTH] * LAYERS
