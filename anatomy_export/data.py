@@ -155,7 +155,8 @@ def _from_file(
     rows = list(zip(frame[text_column].astype(str), labels, strict=True))
     splits = _split_rows(rows, list(frame[split_column]) if split_column else None, path)
     names = tuple(sorted(label_ids, key=lambda name: label_ids[name]))
-    return Dataset(str(path), *(_examples(splits[split]) for split in SPLITS), label_names=names)
+    train, validation, test = (_examples(splits[split]) for split in SPLITS)
+    return Dataset(str(path), train, validation, test, names)
 
 
 def _read_table(path: Path):

@@ -135,7 +135,7 @@ def test_missing_field_with_a_right_checksum(tmp_path):
 def test_truncated_plans_are_refused(tmp_path, text):
     path = tmp_path / "plan.json"
     path.write_text(text)
-    with pytest.raises(AnatomyError, match="not (valid JSON|a prune plan)"):
+    with pytest.raises(AnatomyError, match=r"not (valid JSON|a prune plan)"):
         read_plan(path)
 
 

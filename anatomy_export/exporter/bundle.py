@@ -93,7 +93,7 @@ against torch (tolerance {facts.tolerance:g} absolute). Criterion: {facts.criter
 |---|---|---|
 | FFN neurons | {facts.result["neurons"]["dense"]} | {facts.result["neurons"]["pruned"]} |
 | parameters | {facts.result["parameters"]["dense"]} | {facts.result["parameters"]["pruned"]} |
-| FLOPs, one sequence of {facts.max_length} tokens | {facts.result["flops"]["dense"]} | {facts.result["flops"]["pruned"]} |
+| FLOPs at {facts.max_length} tokens | {facts.result["flops"]["dense"]} | {facts.result["flops"]["pruned"]} |
 | file, bytes | {facts.result["size_bytes"]["dense"]} | {facts.result["size_bytes"]["pruned"]} |
 | accuracy | {_percent(accuracy["dense"])} | {_percent(accuracy["pruned"])} |
 

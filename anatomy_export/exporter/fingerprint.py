@@ -11,5 +11,5 @@ def ffn_fingerprint(blocks: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]])
     digest = hashlib.sha256()
     for arrays in blocks:
         for array in arrays:
-            digest.update(np.ascontiguousarray(array, dtype="<f4"))
+            digest.update(np.ascontiguousarray(array, dtype="<f4").data)
     return digest.hexdigest()

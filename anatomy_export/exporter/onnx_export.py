@@ -1,4 +1,4 @@
-"""A torch classifier to one ONNX graph with dynamic batch and sequence, fused for ONNX Runtime or in standard operators."""
+"""A torch classifier to an ONNX graph of dynamic shape, fused for ONNX Runtime or in standard operators."""
 
 import contextlib
 import copy

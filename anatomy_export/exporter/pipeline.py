@@ -4,6 +4,7 @@ import copy
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -229,7 +230,7 @@ def _make_plan(checkpoint: Checkpoint, request: ExportRequest, probes, max_lengt
         beta=base.beta if options.beta is None else options.beta,
         focus=base.focus if options.focus is None else options.focus,
     )
-    common = {
+    common: dict[str, Any] = {
         "rule": rule,
         "setup": setup,
         "probe_reduction": options.probe_reduction,

@@ -133,8 +133,8 @@ def ratio_plan(
         count = _align_up(max(1, round(keep_ratio * width)), align, width)
         if len(strong) > count:
             raise AnatomyError(
-                f"layer {index}: {len(strong)} strong neurons are protected but a keep ratio of {keep_ratio} leaves room "
-                f"for {count} of {width}; next step: raise --keep-ratio or --strong-threshold"
+                f"layer {index}: {len(strong)} strong neurons are protected but a keep ratio of {keep_ratio} leaves "
+                f"room for {count} of {width}; next step: raise --keep-ratio or --strong-threshold"
             )
         order = _ranking(threshold.measure(values), strong)
         layers.append(_layer_plan(index, order[:count], threshold, strong, values, None))

@@ -57,7 +57,10 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(directory)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise AnatomyError(f"cannot write the checkpoint ({error}); next step: check the free space") from error
     checkpoint.tokenizer.save_pretrained(directory)
 
 

@@ -7,6 +7,7 @@ weight in the canonical orientation, one row a neuron.
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -28,7 +29,7 @@ class Family:
     up: str
     down: str
     target: Callable[[torch.Tensor, int | None], torch.Tensor]
-    max_positions: Callable[[object], int]
+    max_positions: Callable[[Any], int]
 
 
 @dataclass(frozen=True)

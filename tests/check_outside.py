@@ -1,4 +1,7 @@
-"""Check a finished bundle from outside: its hashes, its reference logits with numpy and onnxruntime alone, its gain."""
+"""Check a bundle from outside, with numpy and onnxruntime alone: every hash, every reference logit.
+
+Usage: check_outside.py BUNDLE
+"""
 
 import hashlib
 import json
@@ -9,22 +12,19 @@ import numpy as np
 import onnxruntime
 
 
-def main(bundle: Path, result: Path) -> None:
-    measures = json.loads(result.read_text())
-    assert measures["neurons"]["pruned"] < measures["neurons"]["dense"], measures["neurons"]
-    assert measures["size_bytes"]["pruned"] < measures["size_bytes"]["dense"], measures["size_bytes"]
-    assert measures["accuracy"]["dense"] >= 0.835, measures["accuracy"]
+def main(bundle: Path) -> None:
     manifest = json.loads((bundle / "bundle.json").read_text())
     for name, expected in manifest["files"].items():
         assert hashlib.sha256((bundle / name).read_bytes()).hexdigest() == expected, name
+    assert manifest["references"], "no reference texts"
     session = onnxruntime.InferenceSession(str(bundle / "model.onnx"))
     for reference in manifest["references"]:
         ids = np.array([reference["input_ids"]])
         values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         logits = session.run(None, {value.name: values[value.name] for value in session.get_inputs()})[0]
         np.testing.assert_allclose(logits[0], reference["logits"], atol=manifest["tolerance"])
-    print(f"bundle {bundle} holds: {len(manifest['files'])} files, {len(manifest['references'])} references")
+    print(f"{bundle} holds: {len(manifest['files'])} files, {len(manifest['references'])} reference texts")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))
