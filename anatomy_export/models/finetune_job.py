@@ -10,6 +10,7 @@ from anatomy_export.files import staged_directory
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
+from anatomy_export.models.zoo import resolve_model
 from anatomy_export.progress import Progress
 
 
@@ -36,7 +37,8 @@ def run_finetune(
         with progress.stage("load model and data"):
             dataset = load_dataset(data, text_column=text_column, label_column=label_column, split_column=split_column)
             classes = max(dataset.train.labels + dataset.validation.labels + dataset.test.labels) + 1
-            checkpoint = load_checkpoint(model, allow_random_head=True)
+            source = resolve_model(model, progress)
+            checkpoint = load_checkpoint(source.checkpoint, allow_random_head=True)
             if checkpoint.model.config.num_labels < classes:
                 raise AnatomyError(
                     f"model {model} has {checkpoint.model.config.num_labels} classes, data {data} has {classes}; "

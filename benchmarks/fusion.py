@@ -1,0 +1,55 @@
+"""This toolkit's export against optimum's put through ONNX Runtime's optimizer: fused nodes and time, interleaved.
+
+Needs the optimum line: `make .venv-optimum/.installed`, then `.venv-optimum/bin/python benchmarks/fusion.py`.
+Writes benchmarks/fusion.json, the figures of docs/adr/0002.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from anatomy_export.bench.timing import time_models
+from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
+from anatomy_export.models.checkpoint import load_checkpoint
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.progress import Progress
+
+MODELS = ("bert-base", "gpt2-base")
+EXPORTS = (("optimum", "ort"), ("dynamo", "ort"), ("dynamo", "none"))
+
+
+def main() -> None:
+    progress = Progress()
+    study = {}
+    for model in MODELS:
+        checkpoint = load_checkpoint(resolve_model(model, progress).checkpoint)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{exporter}-{fuse}.onnx" for exporter, fuse in EXPORTS]
+            for path, (exporter, fuse) in zip(paths, EXPORTS, strict=True):
+                with progress.stage(f"{model} {path.stem}"):
+                    export_onnx(checkpoint, path, exporter=exporter, fuse=fuse, metadata={})
+            timing = time_models(
+                paths, batches=(1, 8), lengths=(128,), repeats=15, threads=os.cpu_count() or 1, progress=progress
+            )
+            study[model] = {
+                "fused_nodes": {path.stem: fused_counts(operator_counts(path)) for path in paths},
+                **timing.as_dict(),
+            }
+        for one in study[model]["results"]:
+            print(model, one["name"], one["batch"], f"{one['median_s']:.4f} s", f"{one['speedup']:.3f}x of optimum")
+            one.pop("path")
+        print(json.dumps(study[model]["fused_nodes"]))
+    Path(__file__).with_suffix(".json").write_text(json.dumps(study, indent=1) + "\n")
+
+
+def fused_counts(counts: dict[str, int]) -> dict[str, int]:
+    return {
+        "attention": sum(counts.get(name, 0) for name in FUSED_ATTENTION),
+        "skip_layer_norm": counts.get("SkipLayerNormalization", 0),
+        "gelu": sum(counts.get(name, 0) for name in FUSED_GELU),
+    }
+
+
+if __name__ == "__main__":
+    main()
