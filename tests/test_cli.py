@@ -145,6 +145,22 @@ def test_plan_show(bert_directory, tmp_path):
     assert json.loads(run("plan", "show", tmp_path / "p" / "plan.json", "--json").stdout)["format_version"] == 1
 
 
+def test_finetune_gives_a_headless_model_a_head(bert_directory, data_file, tmp_path):
+    headless = tmp_path / "headless"
+    checkpoint = tiny_checkpoint("bert")
+    checkpoint.model.bert.save_pretrained(headless)
+    checkpoint.tokenizer.save_pretrained(headless)
+    output = tmp_path / "tuned"
+    arguments = ["--model", headless, "--data", data_file, "--output", output, "--epochs", "1", "--max-length", "32"]
+    result = run("finetune", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert 0 <= json.loads(result.stdout)["accuracy"] <= 1
+    tuned = anatomy_export.load(output).model.state_dict()
+    assert not tuned["bert.encoder.layer.0.output.dense.weight"].equal(
+        checkpoint.model.state_dict()["bert.encoder.layer.0.output.dense.weight"]
+    )
+
+
 def test_verification_failure_leaves_nothing(bert_directory, tmp_path, monkeypatch):
     monkeypatch.setattr("anatomy_export.exporter.pipeline.slice_neurons", lambda model, plan: model)
     result = run("export", "--model", bert_directory, "--alpha", "0.5", "--output", tmp_path / "o")

@@ -1,15 +1,20 @@
 """What the exported graph is made of."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
 import pytest
 from conftest import tiny_checkpoint
 
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter import onnx_export
+from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.verify import torch_forward, verification_batches
 from anatomy_export.models.checkpoint import Checkpoint
 
 
@@ -43,3 +48,34 @@ def test_without_fusion_only_standard_operators(family_name, tmp_path: Path):
     onnx.checker.check_model(model, full_check=True)
     dims = [[dim.dim_param for dim in value.type.tensor_type.shape.dim] for value in model.graph.input]
     assert all(len(set(dim)) == 2 and all(dim) for dim in dims), dims
+
+
+def test_large_weights_go_beside_the_file(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "EXTERNAL_DATA_BYTES", 1000)
+    checkpoint = tiny_checkpoint("bert")
+    export_onnx(checkpoint, tmp_path / "model.onnx", metadata={})
+    assert (tmp_path / "model.onnx.data").stat().st_size > 10_000
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("model.onnx", "model.onnx.data"):
+        (tmp_path / name).rename(moved / name)
+    batch = verification_batches(checkpoint.tokenizer, ["the film is good"], 16)[0]
+    found = OnnxClassifier(moved / "model.onnx", checkpoint.tokenizer, 16).run(batch)
+    assert found == pytest.approx(torch_forward(checkpoint.model)(batch), abs=1e-5)
+
+
+@pytest.mark.skipif(find_spec("optimum") is None, reason="needs the optimum extra (make test-optimum)")
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("fuse", ["ort", "none"])
+def test_optimum_exports_the_same_function(family, fuse, tmp_path: Path):
+    checkpoint = tiny_checkpoint(family)
+    export_onnx(checkpoint, tmp_path / "model.onnx", exporter="optimum", fuse=fuse, metadata={})
+    classifier = OnnxClassifier(tmp_path / "model.onnx", checkpoint.tokenizer, 16)
+    for batch in verification_batches(checkpoint.tokenizer, ["the film is good", "awful"], 16):
+        assert classifier.run(batch) == pytest.approx(torch_forward(checkpoint.model)(batch), abs=1e-4)
+
+
+@pytest.mark.skipif(find_spec("optimum") is not None, reason="the optimum extra is installed")
+def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path):
+    with pytest.raises(AnatomyError, match=r"optimum-onnx is not installed; .*anatomy-export\[optimum\]"):
+        export_onnx(tiny_checkpoint("bert"), tmp_path / "model.onnx", exporter="optimum", metadata={})

@@ -1,5 +1,6 @@
 """Does what was exported compute what was planned? Every comparison is made; then all that failed are named at once."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -66,7 +67,7 @@ class VerifyReport:
 
 def verification_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Batch]:
     """Padded batches of several shapes from real texts: one alone, a few, many, and one padded to `max_length`."""
-    texts = [*texts, *texts][: max(12, len(texts))]
+    texts = list(itertools.islice(itertools.cycle(texts), max(12, len(texts))))
     long_text = " ".join(texts)
     groups = [texts[:1], texts[1:4], texts[4:12], [texts[0], long_text]]
     batches = []

@@ -1,6 +1,7 @@
 """Fine-tune a classifier with the transformers Trainer: the paper's recipe (2 epochs, learning rate 5e-5, batch 8)."""
 
-import logging
+import contextlib
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 
@@ -43,8 +44,6 @@ class _EncodedExamples(torch.utils.data.Dataset):
 def finetune_(checkpoint: Checkpoint, data: Dataset, recipe: Recipe, *, show_progress: bool = True) -> None:
     """Train every parameter that requires a gradient, in place, on the train split; the progress bar is on stderr."""
     transformers.set_seed(recipe.seed)
-    if not show_progress:
-        logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             output_dir=folder,
@@ -60,12 +59,14 @@ def finetune_(checkpoint: Checkpoint, data: Dataset, recipe: Recipe, *, show_pro
             disable_tqdm=not show_progress,
             dataloader_pin_memory=False,
         )
-        transformers.Trainer(
+        trainer = transformers.Trainer(
             model=checkpoint.model,
             args=arguments,
             train_dataset=_EncodedExamples(data.train, checkpoint.tokenizer, recipe.max_length),
             data_collator=transformers.DataCollatorWithPadding(checkpoint.tokenizer),
-        ).train()
+        )
+        with contextlib.redirect_stdout(sys.stderr):
+            trainer.train()
     checkpoint.model.to("cpu").eval()
 
 
