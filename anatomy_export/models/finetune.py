@@ -65,6 +65,7 @@ def finetune_(checkpoint: Checkpoint, data: Dataset, recipe: Recipe, *, show_pro
             train_dataset=_EncodedExamples(data.train, checkpoint.tokenizer, recipe.max_length),
             data_collator=transformers.DataCollatorWithPadding(checkpoint.tokenizer),
         )
+        trainer.remove_callback(transformers.PrinterCallback)
         with contextlib.redirect_stdout(sys.stderr):
             trainer.train()
     checkpoint.model.to("cpu").eval()

