@@ -34,6 +34,14 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def require_free(target: Path, force: bool) -> None:
+    """Raise AnatomyError where `target` exists and `force` is not set, or it is a file."""
+    if target.exists() and not force:
+        raise AnatomyError(f"output {target} exists; next step: choose another --output, or replace it with --force")
+    if target.exists() and not target.is_dir():
+        raise AnatomyError(f"output {target} is a file, expected a directory; next step: choose another --output")
+
+
 @contextmanager
 def staged_directory(target: Path, force: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside `target`; rename it to `target` on success, remove it on any failure.
@@ -42,10 +50,7 @@ def staged_directory(target: Path, force: bool = False) -> Iterator[Path]:
         AnatomyError: `target` exists and `force` is not set, or its parent cannot be written.
     """
     target = Path(target).absolute()
-    if target.exists() and not force:
-        raise AnatomyError(f"output {target} exists; next step: choose another --output, or replace it with --force")
-    if target.exists() and not target.is_dir():
-        raise AnatomyError(f"output {target} is a file, expected a directory; next step: choose another --output")
+    require_free(target, force)
     created = _make_parents(target.parent)
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))

@@ -1,12 +1,13 @@
 """The directory that ships: its manifest, its files, its model card."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.flops import FlopModel
 from anatomy_export.files import sha256_file
 
 FORMAT_VERSION = 1
@@ -24,6 +25,8 @@ class BundleFacts:
     tolerance: float
     provenance: dict
     result: dict
+    dense_flops: FlopModel
+    planned_ffn_token: int
     widths: tuple[int, ...]
     kept_widths: tuple[int, ...]
     criterion: str
@@ -45,6 +48,27 @@ def checkpoint_of(directory) -> Path | str:
     return path / "checkpoint"
 
 
+def read_manifest(directory: Path) -> dict:
+    """The manifest of a bundle.
+
+    Raises:
+        AnatomyError: there is none, it is damaged, or its format version is unknown.
+    """
+    file = Path(directory) / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        found = manifest["format_version"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AnatomyError(
+            f"{file}: no readable bundle manifest ({type(error).__name__}); next step: export the bundle again"
+        ) from error
+    if found != FORMAT_VERSION:
+        raise AnatomyError(
+            f"{file}: format version {found!r}, expected {FORMAT_VERSION}; next step: export the bundle again"
+        )
+    return manifest
+
+
 def write_manifest(directory: Path, facts: BundleFacts) -> None:
     """Write `README.md`, then `bundle.json` with the SHA-256 of every file in `directory`."""
     (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
@@ -58,6 +82,7 @@ def write_manifest(directory: Path, facts: BundleFacts) -> None:
         "tolerance": facts.tolerance,
         "provenance": facts.provenance,
         "result": facts.result,
+        "flops": {"dense": asdict(facts.dense_flops), "planned_ffn_token": facts.planned_ffn_token},
         "files": {path.relative_to(directory).as_posix(): sha256_file(path) for path in files},
         "references": [
             {"input_ids": list(ids), "logits": [float(value) for value in row]}

@@ -12,7 +12,7 @@ from anatomy_export.data import Dataset, load_dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.bundle import BundleFacts, write_manifest
 from anatomy_export.exporter.evaluate import OnnxClassifier
-from anatomy_export.exporter.flops import count_flops
+from anatomy_export.exporter.flops import FlopModel, count_flops, ffn_flops_token
 from anatomy_export.exporter.onnx_export import export_onnx, operator_counts
 from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, read_plan, threshold_plan
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
@@ -66,7 +66,8 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Everything that `anatomy export` was asked for."""
+    """Everything that `anatomy export` was asked for. Without `compare_dense` no dense graph is made to compare with:
+    accuracy and the dense file size are then None."""
 
     model: str
     mode: str = "slice"
@@ -77,6 +78,7 @@ class ExportRequest:
     exporter: str = "dynamo"
     with_checkpoint: bool = False
     allow_random_head: bool = False
+    compare_dense: bool = True
     score: ScoreOptions = field(default_factory=ScoreOptions)
     data: DataOptions = field(default_factory=DataOptions)
 
@@ -89,7 +91,7 @@ class ExportResult:
     neurons: tuple[int, int]
     parameters: tuple[int, int]
     flops: tuple[int, int]
-    size_bytes: tuple[int, int]
+    size_bytes: tuple[int | None, int]
     accuracy: tuple[float | None, float | None]
     max_abs_error: float
     operators: dict[str, int]
@@ -168,21 +170,23 @@ def _export_verify_bundle(job: _Job, target: Path) -> ExportResult:
         export_onnx(pruned, staging / "model.onnx", metadata=_metadata(job, pruned), **options)
         dense_path = staging / ".dense" / "model.onnx"
         dense_path.parent.mkdir()
-        if request.mode != "dense":
+        if request.mode != "dense" and request.compare_dense:
             export_onnx(job.checkpoint, dense_path, metadata={}, **options)
     onnx = OnnxClassifier(staging / "model.onnx", pruned.tokenizer, job.max_length)
     with progress.stage("verify"):
         report = _verify(job, pruned, reloaded, onnx)
         report.raise_for_failures()
     accuracy = _accuracies(job, onnx, dense_path)
-    sizes = [_onnx_bytes(path.parent) for path in (dense_path, staging / "model.onnx")]
+    size = _onnx_bytes(staging)
+    dense_size = size if request.mode == "dense" else _onnx_bytes(dense_path.parent)
     shutil.rmtree(dense_path.parent)
+    flops = count_flops(job.checkpoint.model)
     result = ExportResult(
         output=target,
         neurons=(sum(job.plan.widths), sum(job.plan.kept_widths)),
         parameters=(_parameters(job.checkpoint.model), _parameters(pruned.model)),
-        flops=(_flops(job.checkpoint.model, job.max_length), _flops(pruned.model, job.max_length)),
-        size_bytes=(sizes[1] if request.mode == "dense" else sizes[0], sizes[1]),
+        flops=(flops.total(1, job.max_length), count_flops(pruned.model).total(1, job.max_length)),
+        size_bytes=(dense_size or None, size),
         accuracy=accuracy,
         max_abs_error=report.max_abs_error,
         operators=operator_counts(staging / "model.onnx"),
@@ -190,7 +194,7 @@ def _export_verify_bundle(job: _Job, target: Path) -> ExportResult:
     )
     report = VerifyReport(report.comparisons, *accuracy)
     with progress.stage("write bundle"):
-        _write_bundle(job, pruned, onnx, report, result)
+        _write_bundle(job, pruned, onnx, report, result, flops)
     return ExportResult(**{**result.__dict__, "stages": tuple(progress.stages)})
 
 
@@ -267,7 +271,7 @@ def _verify(job: _Job, pruned: Checkpoint, reloaded: Checkpoint, onnx: OnnxClass
 
 
 def _accuracies(job: _Job, onnx: OnnxClassifier, dense_path: Path) -> tuple[float | None, float | None]:
-    if job.data is None or job.source.random_weights:
+    if job.data is None or job.source.random_weights or not job.request.compare_dense:
         return None, None
     examples = job.data.test.head(job.request.data.eval_examples)
     with job.progress.stage(f"accuracy on {len(examples)} test texts"):
@@ -291,7 +295,9 @@ def _metadata(job: _Job, pruned: Checkpoint) -> dict[str, str]:
     }
 
 
-def _write_bundle(job: _Job, pruned: Checkpoint, onnx: OnnxClassifier, report: VerifyReport, result) -> None:
+def _write_bundle(
+    job: _Job, pruned: Checkpoint, onnx: OnnxClassifier, report: VerifyReport, result: ExportResult, flops: FlopModel
+) -> None:
     staging = job.staging
     for path in (staging / "checkpoint").iterdir():
         if path.name != "model.safetensors":
@@ -312,6 +318,8 @@ def _write_bundle(job: _Job, pruned: Checkpoint, onnx: OnnxClassifier, report: V
         tolerance=TOLERANCE,
         provenance={**_metadata(job, pruned), "model": job.source.provenance, "plan": job.plan.parameters},
         result=result.measures(),
+        dense_flops=flops,
+        planned_ffn_token=ffn_flops_token(job.plan.kept_widths, pruned.model.config.hidden_size),
         widths=tuple(job.plan.widths),
         kept_widths=tuple(job.plan.kept_widths),
         criterion=job.plan.criterion,
@@ -327,10 +335,6 @@ def _onnx_bytes(directory: Path) -> int:
 
 def _parameters(model) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _flops(model, max_length: int) -> int:
-    return count_flops(model, batch=1, sequence=max_length).total
 
 
 def aligned(asked: str) -> int:
