@@ -1,9 +1,6 @@
-"""The command line: parse, call one function, print. Exit codes: 0 done, 1 failed or refused, 2 wrong usage."""
+"""The command line: parse, call one function, print."""
 
 import json
-import os
-import signal
-import sys
 from pathlib import Path
 
 import click
@@ -11,97 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from anatomy_export import __version__
-from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.cli_bench import bench, doctor
+from anatomy_export.cli_common import AnatomyCommand, AnatomyGroup, alignment, integers, quiet_libraries, share
 from anatomy_export.progress import Progress
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; unwinds like Ctrl-C, so that nothing half-written stays."""
-
-
-class _AnatomyGroup(click.Group):
-    """The one boundary where errors become a line on standard error and an exit code."""
-
-    def main(self, *args, **kwargs):
-        return _guarded(lambda: click.Group.main(self, *args, **{**kwargs, "standalone_mode": False}))
-
-
-class _AnatomyCommand(click.Command):
-    """A command that is also a console script of its own."""
-
-    def main(self, *args, **kwargs):
-        return _guarded(lambda: click.Command.main(self, *args, **{**kwargs, "standalone_mode": False}))
-
-
-def _guarded(work):
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        work()
-    except AnatomyError as error:
-        _fail(str(error), error.exit_code)
-    except ImportError as error:
-        _fail(str(MissingExtraError(error.name or str(error), "cpu")), 1)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; nothing was written", 130)
-    except Terminated:
-        _fail("terminated; nothing was written", 143)
-    except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        _fail(
-            f"{error.strerror or error}{where}; nothing was written; next step: check the path and the free space",
-            1,
-        )
-    sys.exit(0)
-
-
-def _on_sigterm(signum, frame):
-    raise Terminated
-
-
-def _fail(message: str, code: int):
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
-    sys.exit(code)
-
-
-@click.group(cls=_AnatomyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=AnatomyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Prune transformer classifiers without training, slice them, export verified ONNX."""
-
-
-def _integers(context, parameter, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    try:
-        return tuple(sorted({int(part) for part in value.split(",") if part.strip()}))
-    except ValueError as error:
-        raise click.BadParameter(f"'{value}' is not a comma-separated list of whole numbers") from error
-
-
-def _positive(context, parameter, value: str) -> tuple[int, ...]:
-    numbers = _integers(context, parameter, value)
-    if not numbers or min(numbers) < 1:
-        raise click.BadParameter(f"'{value}' is not a comma-separated list of whole numbers above 0")
-    return numbers
-
-
-def _keep_ratio(context, parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value <= 1:
-        raise click.BadParameter(f"{value} is not more than 0 and at most 1")
-    return value
-
-
-def _align(context, parameter, value: str) -> str:
-    if value != "auto" and not (value.isdigit() and int(value) > 0):
-        raise click.BadParameter(f"'{value}' is neither a whole number above 0 nor 'auto'")
-    return value
 
 
 _DATA_OPTIONS = (
@@ -127,7 +42,7 @@ Examples:
 """
 
 
-@main.command("export", cls=_AnatomyCommand, epilog=_EXPORT_EPILOG)
+@main.command("export", cls=AnatomyCommand, epilog=_EXPORT_EPILOG)
 @click.option("--model", required=True, help="bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id.")
 @click.option("--slice", "mode", flag_value="slice", default="slice", help="Cut pruned neurons out (default).")
 @click.option("--mask", "mode", flag_value="mask", help="Zero them, full size, as the paper did.")
@@ -150,12 +65,12 @@ Examples:
 @click.option("--preset", help="bert-1 … bert-9, gpt2-1 … gpt2-7. Default: the family's first.")
 @click.option("--alpha", type=float, help="Overrides the preset's.")
 @click.option("--beta", type=float, help="Overrides the preset's.")
-@click.option("--focus", callback=_integers, help="Layers in focus, comma-separated. Overrides the preset's.")
+@click.option("--focus", callback=integers, help="Layers in focus, comma-separated. Overrides the preset's.")
 @click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Stronger neurons always stay.")
 @click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
-@click.option("--keep-ratio", type=float, callback=_keep_ratio, help="Share of each layer's neurons that stays.")
+@click.option("--keep-ratio", type=float, callback=share, help="Share of each layer's neurons that stays.")
 @click.option(
-    "--align", default="1", show_default=True, callback=_align, help="Round widths up to a multiple, or auto."
+    "--align", default="1", show_default=True, callback=alignment, help="Round widths up to a multiple, or auto."
 )
 @click.option("--plan", type=click.Path(path_type=Path), help="Replay a plan.json.")
 @click.option("--fuse", type=click.Choice(["ort", "none"]), default="ort", show_default=True)
@@ -173,9 +88,9 @@ def export(**options) -> None:
         "score": _taken(ScoreOptions, options),
         "data": _taken(DataOptions, options),
     }
-    names = ExportRequest.__dataclass_fields__.keys() - taken.keys()
+    names = ExportRequest.__dataclass_fields__.keys() - taken.keys() - {"compare_dense"}
     request = ExportRequest(**{name: options[name] for name in names}, **taken)
-    _quiet_libraries()
+    quiet_libraries()
     result = run_export(request, Progress())
     if as_json:
         click.echo(json.dumps(result.as_dict()))
@@ -186,13 +101,6 @@ def export(**options) -> None:
 
 def _taken(kind, options: dict):
     return kind(**{name: options[name] for name in kind.__dataclass_fields__})
-
-
-def _quiet_libraries() -> None:
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _result_table(result) -> Table:
@@ -274,7 +182,7 @@ def finetune(**options) -> None:
     from anatomy_export.models.finetune import Recipe
     from anatomy_export.models.finetune_job import run_finetune
 
-    _quiet_libraries()
+    quiet_libraries()
     recipe = Recipe(**{name: options.pop(name) for name in Recipe.__dataclass_fields__ if name in options})
     as_json = options.pop("as_json")
     if options["data"] is None:
@@ -284,41 +192,8 @@ def finetune(**options) -> None:
     click.echo(json.dumps(result) if as_json else f"accuracy on test {accuracy}\nwrote {result['output']}")
 
 
-_BENCH_EPILOG = """\b
-Examples:
-  anatomy-bench --bundle exports/bert-dense --bundle exports/bert-slice
-  anatomy-bench --bundle a/model.onnx --bundle b/model.onnx --batch 1,8 --seq-len 128 --json
-"""
-
-
-@main.command("bench", cls=_AnatomyCommand, epilog=_BENCH_EPILOG)
-@click.option(
-    "--bundle", "bundles", multiple=True, required=True, help="Bundle or .onnx file; repeat. First: baseline."
-)
-@click.option("--backend", type=click.Choice(["ort"]), default="ort", show_default=True)
-@click.option("--provider", type=click.Choice(["cpu"]), default="cpu", show_default=True)
-@click.option("--batch", default="1", show_default=True, callback=_positive, help="Comma-separated.")
-@click.option("--seq-len", default="128", show_default=True, callback=_positive, help="Tokens, comma-separated.")
-@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=lambda: os.cpu_count() or 1, help="Default: all cores.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write bench.json there, raw values included.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def bench(bundles, backend, provider, batch, seq_len, repeats, threads, output, as_json) -> None:
-    """Time bundles against each other, interleaved, by ONNX Runtime on the CPU."""
-    from anatomy_export.bench.timing import time_models, write_result
-
-    result = time_models(bundles, batches=batch, lengths=seq_len, repeats=repeats, threads=threads, progress=Progress())
-    if output:
-        write_result(result, output)
-    if as_json:
-        click.echo(json.dumps(result.as_dict()))
-        return
-    table = Table()
-    for heading in ("model", "batch", "tokens", "median, ms", "speed-up"):
-        table.add_column(heading, justify="right")
-    for one in result.results:
-        table.add_row(one.name, str(one.batch), str(one.seq_len), f"{1e3 * one.median_s:.2f}", f"{one.speedup:.2f}×")
-    Console().print(table)
+main.add_command(bench)
+main.add_command(doctor)
 
 
 def bench_main() -> None:

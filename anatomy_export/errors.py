@@ -16,3 +16,13 @@ class MissingExtraError(AnatomyError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed; next step: pip install 'anatomy-export[{extra}]'")
+
+
+class ProviderError(AnatomyError):
+    """A requested execution provider is missing, did not start, or does not run what it should."""
+
+    exit_code = 3
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; unwinds like Ctrl-C, so that nothing half-written stays."""

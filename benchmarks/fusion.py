@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from anatomy_export.bench.timing import time_models
+from anatomy_export.bench.timing import BenchRequest, run_bench
 from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
 from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.models.zoo import resolve_model
@@ -29,16 +29,19 @@ def main() -> None:
             for path, (exporter, fuse) in zip(paths, EXPORTS, strict=True):
                 with progress.stage(f"{model} {path.stem}"):
                     export_onnx(checkpoint, path, exporter=exporter, fuse=fuse, metadata={})
-            timing = time_models(
-                paths, batches=(1, 8), lengths=(128,), repeats=15, threads=os.cpu_count() or 1, progress=progress
+            request = BenchRequest(
+                bundles=tuple(map(str, paths)),
+                engines=("ort",),
+                batches=(1, 8),
+                repeats=15,
+                threads=os.cpu_count() or 1,
             )
             study[model] = {
                 "fused_nodes": {path.stem: fused_counts(operator_counts(path)) for path in paths},
-                **timing.as_dict(),
+                **run_bench(request, progress).body,
             }
         for one in study[model]["results"]:
             print(model, one["name"], one["batch"], f"{one['median_s']:.4f} s", f"{one['speedup']:.3f}x of optimum")
-            one.pop("path")
         print(json.dumps(study[model]["fused_nodes"]))
     Path(__file__).with_suffix(".json").write_text(json.dumps(study, indent=1) + "\n")
 

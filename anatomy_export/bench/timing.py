@@ -1,159 +1,284 @@
-"""Interleaved timing of ONNX classifiers by ONNX Runtime on the CPU: equal inputs, equal threads, raw values kept."""
+"""The default measurement of `anatomy-bench`: engines × variants × input shapes, interleaved, into a `BenchResult`."""
 
 import json
-import platform
-import random
-import statistics
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for
+from anatomy_export.bench.environment import describe_environment
+from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left, require_provider
+from anatomy_export.bench.results import FORMAT_VERSION, BenchResult, inputs_sha256
+from anatomy_export.bench.stats import Ratio, paired_ratio, summarize
+from anatomy_export.bench.variants import Variant, given_variants, made_variants
+from anatomy_export.errors import AnatomyError
 from anatomy_export.progress import Progress
 
-FORMAT_VERSION = 1
-WARMUPS = 3
+SEED = 0
+ROOFLINES = ("roofline-torch", "roofline-ort")
+UNKNOWN_VOCABULARY = 4000
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Raw wall-clock times of one model at one input shape, in seconds; the first model is the one compared with.
+class BenchRequest:
+    """Everything that `anatomy bench` was asked for. Bundles, where given, stand in for model, modes and ratios."""
 
-    `speedup` is the median over rounds of (first model's time ÷ this one's time in the same round).
-    """
+    model: str = "bert"
+    bundles: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ("torch", "ort")
+    provider: str = "cpu"
+    batches: tuple[int, ...] = (1,)
+    lengths: tuple[int, ...] = (128,)
+    modes: tuple[str, ...] = ("dense", "mask", "slice")
+    keep_ratios: tuple[float, ...] = (0.5,)
+    plan: Path | None = None
+    threads: int = 1
+    repeats: int = 20
+    io_binding: tuple[bool, ...] = (False,)
+    cuda_graph: tuple[bool, ...] = (False,)
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One engine on one variant under one setting: what a worker holds, and what it is called."""
 
     name: str
-    path: str
-    batch: int
-    seq_len: int
-    warmup_s: tuple[float, ...]
-    times_s: tuple[float, ...]
-    median_s: float
-    speedup: float
+    variant: Variant
+    spec: EngineSpec
 
 
-@dataclass(frozen=True)
-class BenchResult:
-    """Every timing and the environment that it was taken in."""
+def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
+    """Make what is missing, then time everything in one interleaved run.
 
-    environment: dict
-    results: tuple[Timing, ...]
-
-    def as_dict(self) -> dict:
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
-
-
-def time_models(
-    paths: Sequence[Path],
-    *,
-    batches: Sequence[int],
-    lengths: Sequence[int],
-    repeats: int,
-    threads: int,
-    progress: Progress,
-) -> BenchResult:
-    """Time each model on the same inputs, one call at a time, in an order shuffled anew every round.
-
-    Args:
-        paths: `.onnx` files or bundles; the first is what speed-ups are against.
-        batches, lengths: every combination is timed; sequences are unpadded random token ids.
-        repeats: rounds a combination, after the warm-ups, which are kept apart.
-        threads: intra-op threads of ONNX Runtime.
+    Ctrl-C and SIGTERM end the run early: the result then holds the rounds done so far and says `partial`.
 
     Raises:
-        AnatomyError: a path is neither a bundle nor an `.onnx` file, or ONNX Runtime refuses it.
+        AnatomyError: bad input, or no engine worked. ProviderError: the provider is not really there.
     """
-    files = [_onnx_file(Path(path)) for path in paths]
-    sessions = [_session(file, threads) for file in files]
-    results: list[Timing] = []
-    for batch in batches:
-        for length in lengths:
-            with progress.stage(f"time batch {batch}, {length} tokens"):
-                warmups, times = _rounds(sessions, batch, length, repeats)
-            for index, path in enumerate(paths):
-                ratios = [first / own for first, own in zip(times[0], times[index], strict=True)]
-                results.append(
-                    Timing(
-                        name=Path(path).stem,
-                        path=str(path),
-                        batch=batch,
-                        seq_len=length,
-                        warmup_s=tuple(warmups[index]),
-                        times_s=tuple(times[index]),
-                        median_s=statistics.median(times[index]),
-                        speedup=statistics.median(ratios),
-                    )
-                )
-    return BenchResult(_environment(threads), tuple(results))
+    if "ort" in request.engines:
+        require_provider(request.provider)
+    variants = find_variants(request, progress)
+    contestants = _contestants(request, variants)
+    shapes = [(batch, length) for batch in request.batches for length in request.lengths]
+    inputs = _random_inputs(variants, shapes)
+    specs = {one.name: one.spec for one in contestants} | roofline_specs(request.threads, request.provider)
+    measured = measure(
+        specs,
+        lambda pool: _time_shapes(pool, request, shapes, inputs, progress),
+        call_timeout_s=request.timeout_s,
+        progress=progress,
+    )
+    body = common_body("bench", _settings(request), request.threads, inputs, measured)
+    peak = body["roofline"]["flops_per_s"]
+    body["results"] = [
+        entry
+        for batch, length in shapes
+        for one in contestants
+        if (entry := _entry(one, contestants, measured, batch, length, peak))
+    ]
+    if not body["results"]:
+        raise no_engine_left(measured.samples)
+    return BenchResult(body, measured.interrupted)
 
 
-def _onnx_file(path: Path) -> Path:
-    file = path / "model.onnx" if path.is_dir() else path
-    if not file.is_file():
-        raise AnatomyError(f"{path}: neither a bundle nor an .onnx file; next step: make one with anatomy-export")
-    return file
-
-
-def _session(file: Path, threads: int):
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise AnatomyError(f"ONNX Runtime cannot load {file}: {str(error)[:300]}") from error
-
-
-def _rounds(sessions: list, batch: int, length: int, repeats: int) -> tuple[list[list[float]], list[list[float]]]:
-    generator = np.random.default_rng(0)
-    ids = generator.integers(1000, 5000, size=(batch, length))
-    values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    feeds = [{value.name: values[value.name] for value in session.get_inputs()} for session in sessions]
-    warmups: list[list[float]] = [[] for _ in sessions]
-    times: list[list[float]] = [[] for _ in sessions]
-    order = list(range(len(sessions)))
-    shuffle = random.Random(0)
-    for round_number in range(WARMUPS + repeats):
-        shuffle.shuffle(order)
-        for index in order:
-            start = time.perf_counter()
-            sessions[index].run(None, feeds[index])
-            (warmups if round_number < WARMUPS else times)[index].append(time.perf_counter() - start)
-    return warmups, times
-
-
-def _environment(threads: int) -> dict:
-    import onnxruntime
-
+def common_body(kind: str, settings: dict, threads: int, inputs: dict[str, Inputs], measured: Measured) -> dict:
+    """What every results file says beside its results."""
+    samples = measured.samples
     return {
-        "engine": "ort",
-        "provider": "cpu",
-        "precision": "fp32",
-        "threads": threads,
-        "onnxruntime": onnxruntime.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu": _cpu_model(),
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "partial": measured.interrupted is not None,
+        "settings": settings,
+        "environment": describe_environment(threads),
+        "inputs_sha256": inputs_sha256(inputs),
+        "roofline": roofline(measured),
+        "failures": [{"worker": name, "reason": reason} for name, reason in samples.failures.items()],
+        "orders": samples.orders,
     }
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
+    """The bundles that were given, or those of the model, made where they are not cached."""
+    if request.bundles:
+        return given_variants(list(request.bundles))
+    fuses = {fused_for(engine, request.provider) for engine in request.engines}
+    return made_variants(
+        request.model,
+        modes=list(request.modes),
+        keep_ratios=list(request.keep_ratios),
+        plan=request.plan,
+        fuses=fuses,
+        progress=progress,
+    )
 
 
-def write_result(result: BenchResult, path: Path) -> None:
-    """Write `bench.json`."""
-    from anatomy_export.files import write_atomic
+def _contestants(request: BenchRequest, variants: list[Variant]) -> list[Contestant]:
+    found = []
+    for engine in request.engines:
+        for bound in request.io_binding:
+            for graph in request.cuda_graph if engine == "ort" else (False,):
+                if graph and not bound:
+                    continue
+                for variant in variants:
+                    spec = EngineSpec(
+                        engine=engine,
+                        model=variant.bundles[fused_for(engine, request.provider)],
+                        provider=request.provider,
+                        threads=request.threads,
+                        copies=not bound,
+                        cuda_graph=graph,
+                    )
+                    setting = " bound" * bound + " graph" * graph
+                    found.append(Contestant(f"{engine}{setting} {variant.name}", variant, spec))
+    return found
 
-    write_atomic(path, json.dumps(result.as_dict(), indent=1) + "\n")
+
+def roofline_specs(threads: int, provider: str) -> dict[str, EngineSpec]:
+    """The matrix-product workers that can run here, to be timed in the same rounds as everything else."""
+    specs = {}
+    if find_spec("torch"):
+        specs["roofline-torch"] = EngineSpec("roofline-torch", provider=provider, threads=threads)
+    if find_spec("onnxruntime"):
+        specs["roofline-ort"] = EngineSpec("roofline-ort", provider=provider, threads=threads)
+    return specs
+
+
+def roofline(measured: Measured) -> dict:
+    """The best matrix-product rate of this run, FLOP/s by each library's median time, and its raw seconds."""
+    found: dict = {"flops_per_s": None, "by": {}}
+    samples, facts = measured.samples, measured.facts
+    for name in ROOFLINES:
+        times = [seconds for key in samples.rounds for seconds in samples.times(name, key)]
+        if times:
+            rate = facts[name]["flops"] / summarize(times).p50_s
+            found["by"][name] = {"flops_per_s": rate, "times_s": times}
+            found["flops_per_s"] = max(rate, found["flops_per_s"] or 0.0)
+    return found
+
+
+def _time_shapes(pool: Pool, request: BenchRequest, shapes, inputs: dict[str, Inputs], progress: Progress) -> None:
+    pool.give_inputs(inputs)
+    with progress.stage("warm up"):
+        pool.warm_up(list(inputs))
+    for batch, length in shapes:
+        total = request.repeats * len(pool.names)
+        with progress.bar(f"batch {batch}, {length} tokens", total) as tick:
+            pool.time_rounds(_key(batch, length), repeats=request.repeats, seed=SEED, tick=tick)
+
+
+def _key(batch: int, length: int) -> str:
+    return f"{batch}x{length}"
+
+
+def _random_inputs(variants: list[Variant], shapes: list[tuple[int, int]]) -> dict[str, Inputs]:
+    """Unpadded token ids for each shape, from the second quarter of the smallest vocabulary: no padding id is there."""
+    configs = [_config(variant) for variant in variants]
+    vocabulary = min(config.get("vocab_size", UNKNOWN_VOCABULARY) for config in configs)
+    limit = min(config.get("max_position_embeddings", config.get("n_positions", 10**9)) for config in configs)
+    generator = np.random.default_rng(SEED)
+    inputs = {}
+    for batch, length in shapes:
+        if length > limit:
+            raise AnatomyError(f"--seq-len {length}: this model takes at most {limit} tokens; next step: ask for fewer")
+        ids = generator.integers(vocabulary // 4, vocabulary // 2, size=(batch, length), dtype=np.int64)
+        inputs[_key(batch, length)] = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.zeros_like(ids),
+        }
+    return inputs
+
+
+def _config(variant: Variant) -> dict:
+    file = Path(next(iter(variant.bundles.values()))) / "config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def reference_of(one: Contestant, contestants: list[Contestant]) -> Contestant:
+    """The dense contestant of the same engine, setting and source model; without one, the setting's first."""
+    setting = (one.spec.engine, one.spec.copies, one.spec.cuda_graph)
+    same = [other for other in contestants if (other.spec.engine, other.spec.copies, other.spec.cuda_graph) == setting]
+    dense = (other for other in same if other.variant.mode == "dense" and other.variant.source == one.variant.source)
+    return next(dense, same[0])
+
+
+def _entry(one, contestants, measured: Measured, batch: int, length: int, peak: float | None) -> dict | None:
+    samples = measured.samples
+    key = _key(batch, length)
+    times = samples.times(one.name, key)
+    if not times:
+        return None
+    reference = reference_of(one, contestants)
+    torch_dense = next((c for c in contestants if c.spec.engine == "torch" and c.variant.mode == "dense"), None)
+    summary = summarize(times)
+    speedup = _ratio(samples, reference, one, key)
+    against_torch = _ratio(samples, torch_dense, one, key) if torch_dense else None
+    share = one.variant.removed_share(batch, length)
+    comparable = reference.variant.mode == "dense" and reference.variant.source == one.variant.source
+    closure = closure_of(speedup, share if comparable and one is not reference else None)
+    flops = one.variant.executed_flops(batch, length)
+    rate = flops / summary.p50_s if flops else None
+    return {
+        "worker": one.name,
+        "engine": one.spec.engine,
+        "variant": one.variant.mode or one.variant.name,
+        "name": one.variant.name,
+        "keep_ratio": one.variant.keep_ratio,
+        "batch": batch,
+        "seq_len": length,
+        "io_binding": not one.spec.copies,
+        "cuda_graph": one.spec.cuda_graph,
+        "median_s": summary.p50_s,
+        "p50_s": summary.p50_s,
+        "p90_s": summary.p90_s,
+        "p99_s": summary.p99_s,
+        "mean_s": summary.mean_s,
+        "sequences_per_s": batch / summary.p50_s,
+        "speedup": speedup.median if speedup else None,
+        "speedup_interval": None if speedup is None or one is reference else speedup.bounds,
+        "speedup_against": reference.name,
+        "speedup_void": bool(speedup and speedup.void),
+        "torch_speedup": against_torch.median if against_torch else None,
+        "torch_speedup_interval": against_torch.bounds if against_torch else None,
+        "removed_share": share,
+        "closure": closure.median if closure else None,
+        "closure_interval": closure.bounds if closure else None,
+        "flops": flops,
+        "roofline_share": rate / peak if rate and peak else None,
+        "peak_rss_bytes": samples.peak_rss_bytes.get(one.name),
+        "model": one.variant.facts,
+        "engine_facts": measured.facts.get(one.name, {}),
+        "warmup_s": samples.warmups.get((one.name, key), []),
+        "times_s": times,
+    }
+
+
+def _ratio(samples: Samples, first: Contestant, second: Contestant, key: str) -> Ratio | None:
+    reference, own = samples.paired(first.name, second.name, key)
+    return paired_ratio(reference, own) if own else None
+
+
+def closure_of(speedup: Ratio | None, removed_share: float | None) -> Ratio | None:
+    """(dense time − variant time) ÷ (dense time × removed share), from dense ÷ variant: how far the gap is closed."""
+    if speedup is None or not removed_share:
+        return None
+
+    def closed(ratio: float | None) -> float | None:
+        return None if ratio is None else (1 - 1 / ratio) / removed_share
+
+    return Ratio((1 - 1 / speedup.median) / removed_share, closed(speedup.low), closed(speedup.high))
+
+
+def _settings(request: BenchRequest) -> dict:
+    return {
+        "model": None if request.bundles else request.model,
+        "engines": list(request.engines),
+        "provider": request.provider,
+        "precision": "fp32",
+        "threads": request.threads,
+        "repeats": request.repeats,
+        "seed": SEED,
+    }

@@ -1,0 +1,279 @@
+"""The engines that a worker can time. Each turns inputs into a call that returns logits on the host.
+
+Inputs are int64 arrays (batch, sequence) by name. With `copies` the call starts from host memory and ends there, on any
+device; without, inputs are placed on the device beforehand and the result stays there. Either way the call returns only
+when the device has finished.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from anatomy_export.bench.placement import check_placement, require_available, require_started
+from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
+
+Inputs = dict[str, np.ndarray]
+Call = Callable[[], np.ndarray | None]
+ROOFLINE_SHAPE = (1024, 768, 3072)
+ORT_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One engine on one model, and how it may use the machine. `model` is a bundle or an `.onnx` file."""
+
+    engine: str
+    model: str = ""
+    provider: str = "cpu"
+    threads: int = 1
+    copies: bool = True
+    cuda_graph: bool = False
+
+
+class Engine(Protocol):
+    """`facts`: what the engine says of itself (version, placement). `prepare`: inputs in, timed call out."""
+
+    facts: dict
+
+    def prepare(self, inputs: Inputs) -> Call: ...
+
+
+def build_engine(spec: EngineSpec) -> Engine:
+    """Load the engine that `spec` names.
+
+    Raises:
+        AnatomyError: it cannot load the model. ProviderError: the provider is not really there.
+    """
+    return _ENGINES[spec.engine](spec)
+
+
+def engine_names() -> tuple[str, ...]:
+    """The engines that time a model."""
+    return tuple(name for name in _ENGINES if not name.startswith("roofline"))
+
+
+def onnx_file(model: str) -> Path:
+    """The `.onnx` file of a bundle, or the file itself.
+
+    Raises:
+        AnatomyError: neither.
+    """
+    path = Path(model)
+    file = path / "model.onnx" if path.is_dir() else path
+    if not file.is_file():
+        raise AnatomyError(f"{path}: neither a bundle nor an .onnx file; next step: make one with anatomy-export")
+    return file
+
+
+def ort_options(threads: int):
+    """Session options: `threads` that spin during a call and stop between calls, placement recorded, warnings off."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+class OrtEngine:
+    """ONNX Runtime. Its threads spin during a call and stop between calls."""
+
+    def __init__(self, spec: EngineSpec):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "gpu" if spec.provider != "cpu" else "cpu") from error
+        provider = ORT_PROVIDERS[spec.provider]
+        require_available(onnxruntime, provider)
+        settings = {"enable_cuda_graph": "1"} if spec.cuda_graph and spec.provider == "cuda" else {}
+        file = onnx_file(spec.model)
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(file), ort_options(spec.threads), providers=[(provider, settings)]
+            )
+        except Exception as error:
+            raise AnatomyError(f"ONNX Runtime cannot load {file}: {str(error)[:300]}") from error
+        require_started(self.session, provider)
+        self.spec = spec
+        self.facts = {
+            "onnxruntime": onnxruntime.__version__,
+            "placement": check_placement(self.session, provider, file),
+        }
+
+    def prepare(self, inputs: Inputs) -> Call:
+        feed = {value.name: inputs[value.name] for value in self.session.get_inputs()}
+        if self.spec.copies:
+            return lambda: self.session.run(None, feed)[0]
+        return self._bound(feed)
+
+    def _bound(self, feed: Inputs) -> Call:
+        import onnxruntime
+
+        device = "cpu" if self.spec.provider == "cpu" else "cuda"
+        binding = self.session.io_binding()
+        for name, array in feed.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0))
+        output = self.session.get_outputs()[0]
+        batch = next(iter(feed.values())).shape[0]
+        logits = np.zeros((batch, int(output.shape[1])), dtype=np.float32)
+        binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(logits, device, 0))
+
+        def call() -> None:
+            self.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return call
+
+
+class TorchEngine:
+    """PyTorch, eager: the checkpoint inside a bundle, as transformers runs it, under `torch.inference_mode`."""
+
+    def __init__(self, spec: EngineSpec):
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingExtraError("torch", "cpu") from error
+        import transformers
+
+        from anatomy_export.exporter.bundle import checkpoint_of
+        from anatomy_export.exporter.onnx_export import graph_inputs
+        from anatomy_export.models.checkpoint import load_checkpoint
+
+        torch.set_num_threads(spec.threads)
+        torch.set_num_interop_threads(1)
+        require_cuda(torch, spec.provider)
+        checkpoint = load_checkpoint(str(checkpoint_of(spec.model)))
+        self.names = graph_inputs(checkpoint)
+        self.device = "cpu" if spec.provider == "cpu" else "cuda"
+        self.model = checkpoint.model.to(self.device)
+        self.spec = spec
+        self.torch = torch
+        self.facts = {"torch": torch.__version__, "transformers": transformers.__version__}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        host = {name: self.torch.from_numpy(inputs[name]) for name in self.names}
+        placed = {name: tensor.to(self.device) for name, tensor in host.items()}
+
+        def call() -> np.ndarray | None:
+            with self.torch.inference_mode():
+                if self.spec.copies:
+                    moved = {name: tensor.to(self.device) for name, tensor in host.items()}
+                    return self.model(**moved).logits.cpu().numpy()
+                self.model(**placed)
+                if self.device == "cuda":
+                    self.torch.cuda.synchronize()
+                return None
+
+        return call
+
+
+class TorchCompileEngine(TorchEngine):
+    """PyTorch with `torch.compile`, a graph for every input shape; it compiles during the warm-ups."""
+
+    def __init__(self, spec: EngineSpec):
+        super().__init__(spec)
+        self.torch._dynamo.config.recompile_limit = 1000
+        self.model = self.torch.compile(self.model, dynamic=False)
+
+
+class OpenVinoEngine:
+    """OpenVINO on the CPU, with its latency hint."""
+
+    def __init__(self, spec: EngineSpec):
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino") from error
+        settings = {"INFERENCE_NUM_THREADS": spec.threads, "PERFORMANCE_HINT": "LATENCY"}
+        try:
+            self.request = (
+                openvino.Core().compile_model(str(onnx_file(spec.model)), "CPU", settings).create_infer_request()
+            )
+        except RuntimeError as error:
+            raise AnatomyError(f"OpenVINO cannot load {spec.model}: {str(error)[:300]}") from error
+        self.names = [port.get_any_name() for port in self.request.get_compiled_model().inputs]
+        self.facts = {"openvino": openvino.__version__}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        feed = {name: inputs[name] for name in self.names}
+        return lambda: next(iter(self.request.infer(feed, share_inputs=True).values()))
+
+
+class TorchRoofline:
+    """A float32 matrix product of `ROOFLINE_SHAPE` (m, k, n) by PyTorch: what the machine can do at most."""
+
+    def __init__(self, spec: EngineSpec):
+        import torch
+
+        torch.set_num_threads(spec.threads)
+        require_cuda(torch, spec.provider)
+        device = "cpu" if spec.provider == "cpu" else "cuda"
+        rows, inner, columns = ROOFLINE_SHAPE
+        left, right = torch.rand(rows, inner, device=device), torch.rand(inner, columns, device=device)
+        self.facts = {"flops": 2 * rows * inner * columns, "torch": torch.__version__}
+
+        def call() -> None:
+            torch.mm(left, right)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        self.call = call
+
+    def prepare(self, inputs: Inputs) -> Call:
+        return self.call
+
+
+class OrtRoofline:
+    """The same product by ONNX Runtime, on a model of one MatMul with a constant right side."""
+
+    def __init__(self, spec: EngineSpec):
+        import onnxruntime
+
+        from anatomy_export.bench.placement import matmul_model
+
+        rows, inner, columns = ROOFLINE_SHAPE
+        provider = ORT_PROVIDERS[spec.provider]
+        require_available(onnxruntime, provider)
+        self.session = onnxruntime.InferenceSession(
+            matmul_model(inner, columns), ort_options(spec.threads), providers=[provider]
+        )
+        require_started(self.session, provider)
+        check_placement(self.session, provider, Path("a one-node model"))
+        self.left = np.random.default_rng(0).random((rows, inner), dtype=np.float32)
+        self.facts = {"flops": 2 * rows * inner * columns, "onnxruntime": onnxruntime.__version__}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        return lambda: self.session.run(None, {"left": self.left})[0]
+
+
+def require_cuda(torch, provider: str) -> None:
+    """Raise ProviderError where a CUDA provider was asked for and torch sees no CUDA device."""
+    if provider != "cpu" and not torch.cuda.is_available():
+        raise ProviderError(
+            f"torch {torch.__version__} finds no CUDA device; next step: run where there is an NVIDIA GPU and a CUDA "
+            "build of torch, or use --provider cpu"
+        )
+
+
+def fused_for(engine: str, provider: str) -> str:
+    """The graph that an engine gets: "ort" fusions, or "none" for those that know standard operators only."""
+    return "none" if engine == "openvino" or provider == "tensorrt" else "ort"
+
+
+_ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
+    "torch": TorchEngine,
+    "torch-compile": TorchCompileEngine,
+    "ort": OrtEngine,
+    "openvino": OpenVinoEngine,
+    "roofline-torch": TorchRoofline,
+    "roofline-ort": OrtRoofline,
+}

@@ -1,0 +1,89 @@
+"""The machine and the software that a measurement was taken on."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("anatomy-export", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy")
+X86_FLAGS = "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8"
+ARM_FLAGS = "asimd asimddp i8mm sve"
+CPU_FLAGS = f"{X86_FLAGS} {ARM_FLAGS}".split()
+GPU_QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem"
+
+
+def describe_environment(threads: int) -> dict:
+    """CPU model and flags, threads, governor, load, versions, commit, GPUs: plain values for a results file."""
+    return {
+        "cpu": cpu_model(),
+        "cpu_flags": cpu_flags(),
+        "cpus": os.cpu_count(),
+        "threads": threads,
+        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": package_versions(),
+        "commit": _commit(),
+        "gpus": gpus(),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Version by distribution name, of those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_model() -> str:
+    """The CPU's name as the system gives it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> list[str]:
+    """Those instruction set flags that decide how fast matrix products are; empty where the system tells none."""
+    present = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return [flag for flag in CPU_FLAGS if flag in present]
+
+
+def gpus() -> list[dict[str, str]]:
+    """NVIDIA GPUs: name, driver, clocks in MHz; empty where nvidia-smi finds none."""
+    lines = _output(["nvidia-smi", f"--query-gpu={GPU_QUERY}", "--format=csv,noheader,nounits"]).splitlines()
+    names = GPU_QUERY.split(",")
+    return [dict(zip(names, (part.strip() for part in line.split(",")), strict=False)) for line in lines]
+
+
+def _cpuinfo(field: str) -> str:
+    for line in _text("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    return _output(["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]).strip() or None
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

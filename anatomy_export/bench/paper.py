@@ -1,0 +1,284 @@
+"""The paper's job (1,000 reviews, batch 32, 100 tokens padded, at 0–70 % of neurons removed), and how it should be run.
+
+Every batch is one round: all workers run it before the next batch starts, so that one pass over the texts is the whole
+measurement. Each text runs twice a worker: padded to the fixed length in its own order as the paper did, and bucketed
+(batches of texts of like length, padded to the longest of the batch only).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for
+from anatomy_export.bench.harness import Pool, Samples, measure, no_engine_left, require_provider
+from anatomy_export.bench.results import BenchResult
+from anatomy_export.bench.stats import Ratio, total_ratio
+from anatomy_export.bench.timing import SEED, Contestant, closure_of, common_body, roofline_specs
+from anatomy_export.bench.variants import Variant, made_variants
+from anatomy_export.data import load_dataset, movie_reviews
+from anatomy_export.errors import AnatomyError
+from anatomy_export.progress import Progress
+
+LAYOUTS = ("padded", "bucketed")
+IMDB_MEAN_WORDS = 234.76
+IMDB_DEVIATION_WORDS = 172.91
+
+
+@dataclass(frozen=True)
+class PaperRequest:
+    """What `anatomy bench paper` was asked for; `removed` are shares of the neurons, `length` is in tokens."""
+
+    model: str = "bert-base"
+    engines: tuple[str, ...] = ("torch", "ort")
+    provider: str = "cpu"
+    removed: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    modes: tuple[str, ...] = ("dense", "mask", "slice")
+    texts: tuple[str, ...] = ("reviews", "imdb")
+    examples: int = 1000
+    batch: int = 32
+    length: int = 100
+    threads: int = 1
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of one layout: inputs of each, and which texts are its rows, as positions in the original order."""
+
+    inputs: list[Inputs]
+    rows: list[list[int]]
+
+
+def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
+    """Run the paper's job on every engine and variant, interleaved batch by batch.
+
+    Ctrl-C and SIGTERM end the run early: the result then holds the batches done so far and says `partial`.
+
+    Raises:
+        AnatomyError: bad input, or no engine worked. ProviderError: the provider is not really there.
+    """
+    if "ort" in request.engines:
+        require_provider(request.provider)
+    with progress.stage("texts"):
+        texts, described = _texts(request)
+    variants = made_variants(
+        request.model,
+        modes=list(request.modes),
+        keep_ratios=[round(1 - removed, 6) for removed in request.removed],
+        plan=None,
+        fuses={fused_for(engine, request.provider) for engine in request.engines},
+        progress=progress,
+    )
+    batches = {
+        (name, layout): _make_batches(variants[0], own, layout, request)
+        for name, own in texts.items()
+        for layout in LAYOUTS
+    }
+    inputs = {_key(which, index): one for which, own in batches.items() for index, one in enumerate(own.inputs)}
+    contestants = _contestants(request, variants)
+    specs = {one.name: one.spec for one in contestants} | roofline_specs(request.threads, request.provider)
+    measured = measure(
+        specs,
+        lambda pool: _run_job(pool, batches, inputs, progress),
+        call_timeout_s=request.timeout_s,
+        progress=progress,
+    )
+    body = common_body("paper", _settings(request), request.threads, inputs, measured)
+    body["texts"] = described
+    body["results"] = [
+        entry
+        for name in texts
+        for layout in LAYOUTS
+        for one in contestants
+        if (entry := _entry(one, contestants, measured.samples, batches, name, layout))
+    ]
+    if not body["results"]:
+        raise no_engine_left(measured.samples)
+    return BenchResult(body, measured.interrupted)
+
+
+def join_to_lengths(sentences: list[str], words: list[int], *, seed: int = SEED) -> list[str]:
+    """One text for each wanted length: sentences drawn at random, joined until the text has that many words."""
+    generator = np.random.default_rng(seed)
+    texts = []
+    for wanted in words:
+        text: list[str] = []
+        while len(text) < wanted:
+            text += sentences[int(generator.integers(len(sentences)))].split()
+        texts.append(" ".join(text[:wanted]))
+    return texts
+
+
+def imdb_lengths(count: int, *, seed: int = SEED) -> list[int]:
+    """`count` review lengths in words, log-normal with IMDB's published mean and standard deviation.
+
+    234.76 and 172.91 words: machinelearningmastery.com, "Predict Sentiment From Movie Reviews Using Deep Learning".
+    """
+    variance = np.log(1 + (IMDB_DEVIATION_WORDS / IMDB_MEAN_WORDS) ** 2)
+    mean = np.log(IMDB_MEAN_WORDS) - variance / 2
+    drawn = np.random.default_rng(seed).lognormal(mean, np.sqrt(variance), size=count)
+    return [max(1, round(words)) for words in drawn]
+
+
+def _texts(request: PaperRequest) -> tuple[dict[str, list[str]], dict[str, str]]:
+    sentences = list(movie_reviews().test.texts)
+    found: dict[str, list[str]] = {}
+    described: dict[str, str] = {}
+    for name in request.texts:
+        if name == "reviews":
+            own = sentences[: request.examples]
+            described[name] = "The embedded movie-review sentences at their natural lengths"
+        else:
+            own, described[name] = _imdb_texts(request.examples, sentences)
+        if len(own) < request.examples:
+            raise AnatomyError(f"--examples {request.examples}: {name} has only {len(own)}; next step: ask for fewer")
+        found[name] = own
+        median = int(np.median([len(text.split()) for text in own]))
+        described[name] += f" ({len(own):,} texts, median {median} words)."
+    return found, described
+
+
+def _imdb_texts(count: int, sentences: list[str]) -> tuple[list[str], str]:
+    try:
+        texts = list(load_dataset("imdb").test.texts[:count])
+        return texts, "IMDB's own test reviews"
+    except AnatomyError:
+        joined = join_to_lengths(sentences, imdb_lengths(count))
+        source = f"log-normal, mean {IMDB_MEAN_WORDS} and standard deviation {IMDB_DEVIATION_WORDS} words"
+        return joined, f"The embedded sentences joined up to IMDB's published lengths ({source}), not IMDB itself"
+
+
+def _make_batches(variant: Variant, texts: list[str], layout: str, request: PaperRequest) -> _Batches:
+    from anatomy_export.models.checkpoint import load_checkpoint
+
+    bundle = Path(next(iter(variant.bundles.values())))
+    tokenizer = load_checkpoint(str(bundle / "checkpoint")).tokenizer
+    order = list(range(len(texts)))
+    encoded = tokenizer(list(texts), truncation=True, max_length=request.length)["input_ids"]
+    if layout == "bucketed":
+        order.sort(key=lambda index: len(encoded[index]))
+    rows = [order[start : start + request.batch] for start in range(0, len(order), request.batch)]
+    padding = "max_length" if layout == "padded" else True
+    inputs = []
+    for own in rows:
+        options = {"truncation": True, "max_length": request.length, "padding": padding, "return_tensors": "np"}
+        arrays = tokenizer([texts[index] for index in own], return_token_type_ids=True, **options)
+        inputs.append({name: np.ascontiguousarray(array, dtype=np.int64) for name, array in arrays.items()})
+    return _Batches(inputs, rows)
+
+
+def _contestants(request: PaperRequest, variants: list[Variant]) -> list[Contestant]:
+    return [
+        Contestant(
+            f"{engine} {variant.name}",
+            variant,
+            EngineSpec(engine, variant.bundles[fused_for(engine, request.provider)], request.provider, request.threads),
+        )
+        for engine in request.engines
+        for variant in variants
+    ]
+
+
+def _key(which: tuple[str, str], index: int) -> str:
+    return f"{'/'.join(which)}/{index}"
+
+
+def _run_job(pool: Pool, batches: dict, inputs: dict[str, Inputs], progress: Progress) -> None:
+    pool.give_inputs(inputs)
+    with progress.stage("warm up"):
+        pool.warm_up([_key(which, 0) for which in batches], maximum=4)
+        pool.warm_up([_key(which, len(own.inputs) - 1) for which, own in batches.items()], maximum=1)
+    rounds = max(len(own.inputs) for own in batches.values())
+    with progress.bar("the job, batch by batch", rounds * len(batches) * len(pool.names)) as tick:
+        for index in range(rounds):
+            for which, own in batches.items():
+                if index < len(own.inputs):
+                    pool.time_rounds(_key(which, index), repeats=1, seed=SEED, tick=tick, predict=True)
+
+
+def _job_times(samples: Samples, worker: str, texts: str, layout: str, count: int) -> list[float]:
+    """Seconds of each batch in order, as far as the run came."""
+    times = [samples.times(worker, _key((texts, layout), index)) for index in range(count)]
+    return [own[0] for own in times if own]
+
+
+def _entry(one: Contestant, contestants, samples: Samples, batches: dict, texts: str, layout: str) -> dict | None:
+    own = batches[texts, layout]
+    count = len(own.inputs)
+    times = _job_times(samples, one.name, texts, layout, count)
+    if not times:
+        return None
+    dense = next((c for c in contestants if c.spec.engine == one.spec.engine and c.variant.mode == "dense"), None)
+    torch_dense = next((c for c in contestants if c.spec.engine == "torch" and c.variant.mode == "dense"), None)
+
+    def against(other: Contestant | None, other_layout: str) -> Ratio | None:
+        if other is None:
+            return None
+        reference = _job_times(samples, other.name, texts, other_layout, count)
+        shared = min(len(reference), len(times))
+        return total_ratio(reference[:shared], times[:shared]) if shared else None
+
+    speedup, torch_speedup = against(dense, layout), against(torch_dense, "padded")
+    share = _removed_share(one.variant, own)
+    closure = closure_of(speedup, None if one.variant.mode == "dense" else share)
+    done = sum(len(rows) for rows in own.rows[: len(times)])
+    return {
+        "worker": f"{one.name} {layout} {texts}",
+        "engine": one.spec.engine,
+        "variant": one.variant.mode,
+        "name": one.variant.name,
+        "layout": layout,
+        "texts": texts,
+        "keep_ratio": one.variant.keep_ratio,
+        "batch": max(len(rows) for rows in own.rows),
+        "seq_len": own.inputs[0]["input_ids"].shape[1] if layout == "padded" else None,
+        "median_s": float(np.median(times)),
+        "total_s": sum(times),
+        "examples": done,
+        "examples_per_s": done / sum(times),
+        "speedup": speedup.median if speedup else None,
+        "speedup_interval": speedup.bounds if speedup else None,
+        "speedup_void": bool(speedup and speedup.void),
+        "torch_speedup": torch_speedup.median if torch_speedup else None,
+        "torch_speedup_interval": torch_speedup.bounds if torch_speedup else None,
+        "removed_share": share,
+        "closure": closure.median if closure else None,
+        "closure_interval": closure.bounds if closure else None,
+        "same_classes": _same_classes(samples, one.name, batches, texts) if layout == "bucketed" else None,
+        "peak_rss_bytes": samples.peak_rss_bytes.get(one.name),
+        "times_s": times,
+    }
+
+
+def _removed_share(variant: Variant, batches: _Batches) -> float | None:
+    if variant.flops is None or variant.planned_ffn_token is None:
+        return None
+    shapes = [one["input_ids"].shape for one in batches.inputs]
+    removed = sum((variant.flops.ffn_token - variant.planned_ffn_token) * rows * length for rows, length in shapes)
+    return removed / sum(variant.flops.total(rows, length) for rows, length in shapes)
+
+
+def _same_classes(samples: Samples, worker: str, batches: dict, texts: str) -> float | None:
+    """Share of texts that a worker gives the same class padded and bucketed, both put back in the original order."""
+    classes: dict[str, dict[int, int]] = {layout: {} for layout in LAYOUTS}
+    for layout in LAYOUTS:
+        for index, rows in enumerate(batches[texts, layout].rows):
+            predicted = samples.predicted.get((worker, _key((texts, layout), index)), [])
+            classes[layout].update(zip(rows, predicted, strict=False))
+    both = classes["padded"].keys() & classes["bucketed"].keys()
+    return sum(classes["padded"][row] == classes["bucketed"][row] for row in both) / len(both) if both else None
+
+
+def _settings(request: PaperRequest) -> dict:
+    return {
+        "model": request.model,
+        "engines": list(request.engines),
+        "provider": request.provider,
+        "precision": "fp32",
+        "threads": request.threads,
+        "examples": request.examples,
+        "batch": request.batch,
+        "length": request.length,
+        "seed": SEED,
+    }

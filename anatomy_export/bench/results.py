@@ -1,0 +1,114 @@
+"""`bench.json` and what stands beside it: read, write, compare."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from anatomy_export.bench.stats import unpaired_ratio
+from anatomy_export.errors import AnatomyError
+from anatomy_export.files import staged_directory
+
+FORMAT_VERSION = 2
+MUST_MATCH = (
+    ("environment", "cpu"),
+    ("environment", "threads"),
+    ("environment", "gpus"),
+    ("settings", "provider"),
+    ("settings", "precision"),
+    ("inputs_sha256",),
+)
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """`body` is what `bench.json` holds; `interrupted` the exit code of what cut the run short, None if nothing did."""
+
+    body: dict
+    interrupted: int | None = None
+
+    @property
+    def results(self) -> list[dict]:
+        """One dictionary for each engine, variant and input shape."""
+        return self.body["results"]
+
+
+def inputs_sha256(inputs: dict) -> str:
+    """SHA-256 over the input arrays: key, name, shape and values."""
+    digest = hashlib.sha256()
+    for key in sorted(inputs):
+        for name in sorted(inputs[key]):
+            array = inputs[key][name]
+            digest.update(f"{key}/{name} {array.shape} {array.dtype}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_results(body: dict, directory: Path, *, markdown: str, plots: dict[str, bytes], force: bool) -> None:
+    """Write `bench.json`, `bench.md` and the plots into a new directory, as a whole or not at all."""
+    with staged_directory(directory, force) as staging:
+        (staging / "bench.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (staging / "bench.md").write_text(markdown, encoding="utf-8")
+        for name, content in plots.items():
+            (staging / name).write_bytes(content)
+
+
+def read_results(path: Path) -> dict:
+    """The body of a `bench.json`, or of the directory that holds one.
+
+    Raises:
+        AnatomyError: missing, damaged, or of an unknown format version.
+    """
+    file = path / "bench.json" if path.is_dir() else path
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+        found = body["format_version"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AnatomyError(
+            f"{file}: no readable bench result ({type(error).__name__}); next step: run it again"
+        ) from error
+    if found != FORMAT_VERSION:
+        raise AnatomyError(f"{file}: format version {found!r}, expected {FORMAT_VERSION}; next step: run it again")
+    if not isinstance(body.get("results"), list):
+        raise AnatomyError(f"{file}: no results in it; next step: compare files written by anatomy-bench")
+    return body
+
+
+def compare_results(first: dict, second: dict, *, allow_different: bool = False) -> list[dict]:
+    """Time in `first` ÷ time in `second`, for everything that both have; above 1, the second is faster.
+
+    Raises:
+        AnatomyError: another machine, other inputs or precision (unless `allow_different`), or nothing in common.
+    """
+    different = [
+        f"{'.'.join(path)}: {_at(first, path)!r} against {_at(second, path)!r}"
+        for path in MUST_MATCH
+        if _at(first, path) != _at(second, path)
+    ]
+    if different and not allow_different:
+        raise AnatomyError(
+            f"these runs are not comparable ({'; '.join(different)}); next step: repeat one of them under the other's "
+            "conditions, or compare all the same with --allow-different"
+        )
+    identity = ("worker", "batch", "seq_len")
+    theirs = {tuple(one[name] for name in identity): one for one in second["results"]}
+    rows = []
+    for one in first["results"]:
+        other = theirs.get(tuple(one[name] for name in identity))
+        if other:
+            ratio = unpaired_ratio(one["times_s"], other["times_s"])
+            row = {name: one[name] for name in identity}
+            row |= {"first_median_s": one["median_s"], "second_median_s": other["median_s"], "ratio": ratio.median}
+            rows.append({**row, "ratio_interval": None if ratio.low is None else [ratio.low, ratio.high]})
+    if not rows:
+        raise AnatomyError(
+            "the two runs timed nothing in common; next step: compare runs of the same engines and shapes"
+        )
+    return rows
+
+
+def _at(body: dict, path: tuple[str, ...]):
+    value: object = body
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

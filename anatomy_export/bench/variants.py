@@ -1,0 +1,174 @@
+"""What is timed: bundles given by path, or dense, mask and slice of a model, made and cached on the way."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anatomy_export.bench.environment import package_versions
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.bundle import MANIFEST, read_manifest
+from anatomy_export.exporter.flops import FlopModel
+from anatomy_export.fetch import cache_directory
+from anatomy_export.files import sha256_file
+from anatomy_export.progress import Progress
+
+MODES = ("dense", "mask", "slice")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing to time: its bundle by kind of graph ("ort" fusions or "none"), and what its plan removed.
+
+    `keep_ratio` is the share of neurons that compute; `flops` the dense model's cost, `planned_ffn_token` the FFN
+    FLOPs a token that the plan leaves (for a masked model too, though it still runs them all). None where a bare
+    `.onnx` file tells nothing.
+    """
+
+    name: str
+    mode: str | None
+    keep_ratio: float | None
+    bundles: dict[str, str]
+    flops: FlopModel | None = None
+    planned_ffn_token: int | None = None
+    source: str | None = None
+    facts: dict = field(default_factory=dict)
+
+    def removed_share(self, batch: int, sequence: int) -> float | None:
+        """Removed FFN FLOPs ÷ all FLOPs of the dense model at this batch and padded length."""
+        if self.flops is None or self.planned_ffn_token is None:
+            return None
+        removed = (self.flops.ffn_token - self.planned_ffn_token) * batch * sequence
+        return removed / self.flops.total(batch, sequence)
+
+    def executed_flops(self, batch: int, sequence: int) -> int | None:
+        """FLOPs that the variant really runs: the plan's where it was sliced, else the dense model's."""
+        if self.flops is None or self.planned_ffn_token is None:
+            return None
+        removed = self.flops.ffn_token - self.planned_ffn_token if self.mode == "slice" else 0
+        return self.flops.without_neurons(removed).total(batch, sequence)
+
+
+def given_variants(paths: list[str]) -> list[Variant]:
+    """Bundles or `.onnx` files as they are.
+
+    Raises:
+        AnatomyError: a path is neither, or its manifest cannot be read.
+    """
+    variants = []
+    for given in paths:
+        path = Path(given)
+        if path.is_dir() and (path / MANIFEST).is_file():
+            variants.append(_from_bundle(path.resolve().name, {"ort": str(path), "none": str(path)}))
+        elif path.is_file() and path.suffix == ".onnx":
+            variants.append(Variant(path.stem, None, None, {"ort": str(path), "none": str(path)}))
+        else:
+            raise AnatomyError(f"{path}: neither a bundle nor an .onnx file; next step: make one with anatomy-export")
+    return [_distinct(variants, index) for index in range(len(variants))]
+
+
+def made_variants(
+    model: str,
+    *,
+    modes: list[str],
+    keep_ratios: list[float],
+    plan: Path | None,
+    fuses: set[str],
+    progress: Progress,
+) -> list[Variant]:
+    """Dense, mask and slice of `model`, each a bundle with its checkpoint, cached by model, plan and versions.
+
+    Args:
+        keep_ratios: shares of each layer's neurons that stay, for mask and slice; or `plan`, a plan.json.
+        fuses: which graphs are needed: "ort", "none".
+    """
+    from anatomy_export.models.zoo import resolve_model
+
+    checkpoint = resolve_model(model, progress).checkpoint
+    pruned: list[float | None] = [None] if plan else list(keep_ratios)
+    wanted = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
+    identity = _model_identity(checkpoint)
+    variants = []
+    for mode, ratio in wanted:
+        bundles = {
+            fuse: _cached_bundle(model, identity, mode, ratio, None if mode == "dense" else plan, fuse, progress)
+            for fuse in sorted(fuses)
+        }
+        name = mode if ratio is None else f"{mode} {ratio:g}"
+        variants.append(_from_bundle(name, bundles, ratio))
+    return variants
+
+
+def _from_bundle(name: str, bundles: dict[str, str], keep_ratio: float | None = None) -> Variant:
+    manifest = read_manifest(Path(next(iter(bundles.values()))))
+    try:
+        neurons = manifest["result"]["neurons"]
+        return Variant(
+            name=name,
+            mode=manifest["mode"],
+            keep_ratio=neurons["pruned"] / neurons["dense"] if keep_ratio is None else keep_ratio,
+            bundles=bundles,
+            flops=FlopModel(**manifest["flops"]["dense"]),
+            planned_ffn_token=manifest["flops"]["planned_ffn_token"],
+            source=manifest["provenance"]["anatomy.source_fingerprint"],
+            facts={"neurons": neurons, "plan_sha256": manifest["provenance"]["anatomy.plan_sha256"]},
+        )
+    except (KeyError, TypeError) as error:
+        raise AnatomyError(
+            f"bundle {name}: its manifest lacks {error}; next step: export it again with this version"
+        ) from error
+
+
+def _distinct(variants: list[Variant], index: int) -> Variant:
+    own = variants[index]
+    same = [other for other in variants[:index] if other.name == own.name]
+    return Variant(**{**own.__dict__, "name": f"{own.name} ({len(same) + 1})"}) if same else own
+
+
+def _cached_bundle(
+    model: str, identity: str, mode: str, ratio: float | None, plan: Path | None, fuse: str, progress: Progress
+) -> str:
+    from anatomy_export.exporter.pipeline import ExportRequest, ScoreOptions, run_export
+
+    what = {
+        "model": identity,
+        "mode": mode,
+        "keep_ratio": ratio,
+        "plan": sha256_file(plan) if plan else None,
+        "fuse": fuse,
+        "versions": package_versions(),
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    label = mode if ratio is None else f"{mode}-{ratio:g}"
+    directory = cache_directory() / "bench" / f"{Path(model).name}-{label}-{fuse}-{digest}"
+    if not (directory / MANIFEST).is_file():
+        progress.note(f"making {label} of {model} (kept in {directory.parent})")
+        run_export(
+            ExportRequest(
+                model=model,
+                mode=mode,
+                output=directory,
+                force=True,
+                plan=plan,
+                fuse=fuse,
+                with_checkpoint=True,
+                compare_dense=False,
+                score=ScoreOptions(keep_ratio=ratio),
+            ),
+            progress,
+        )
+    return str(directory)
+
+
+def _model_identity(checkpoint: str) -> str:
+    """SHA-256 over the files of a checkpoint directory; a hub id stands for the snapshot it resolves to."""
+    path = Path(checkpoint)
+    if not path.is_dir():
+        from transformers.utils import cached_file
+
+        path = Path(str(cached_file(checkpoint, "config.json"))).parent
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".bin"):
+            digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""A process that holds one engine and runs one timed call whenever the parent asks.
+
+The module imports nothing heavy at the top, so that the number of threads is set before any library reads it.
+"""
+
+import os
+import signal
+import sys
+import time
+
+QUIET_CPU_S = 2e-4
+QUIET_STEP_S = 1e-3
+QUIET_LIMIT_S = 0.1
+
+
+def serve(connection, spec) -> None:
+    """Load the engine of `spec` (an `EngineSpec`), then answer messages until the connection closes.
+
+    Messages in: `("inputs", path)` takes the arrays of an `.npz` whose keys are `<key>/<input name>`;
+    `("call", key, predict)` makes one timed call. Answers: `("ready", facts)`, `("done", answer)`,
+    `("error", text, exit code)`.
+    """
+    _live_and_die_with_the_parent(spec.threads)
+    from anatomy_export.errors import AnatomyError
+
+    try:
+        from anatomy_export.bench.engines import build_engine
+
+        engine = build_engine(spec)
+        connection.send(("ready", engine.facts))
+        _answer(connection, engine)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except AnatomyError as error:
+        connection.send(("error", str(error), error.exit_code))
+    except Exception as error:
+        connection.send(("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", 1))
+
+
+def _live_and_die_with_the_parent(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    os.dup2(2, 1)  # what libraries print must not reach the parent's standard output
+
+
+def _answer(connection, engine) -> None:
+    import numpy as np
+
+    from anatomy_export.progress import peak_rss_bytes
+
+    inputs: dict[str, dict] = {}
+    calls: dict = {}
+    while True:
+        kind, *arguments = connection.recv()
+        if kind == "inputs":
+            with np.load(arguments[0]) as arrays:
+                inputs = {}
+                for name in arrays.files:
+                    key, part = name.rsplit("/", 1)
+                    inputs.setdefault(key, {})[part] = arrays[name]
+            calls = {}
+            connection.send(("done", {}))
+            continue
+        key, predict = arguments
+        if key not in calls:
+            calls[key] = engine.prepare(inputs.get(key, {}))
+        call = calls[key]
+        start = time.perf_counter()
+        output = call()
+        seconds = time.perf_counter() - start
+        answer = {"seconds": seconds, "quiet_s": _become_quiet(), "peak_rss_bytes": peak_rss_bytes()}
+        if predict and output is not None:
+            answer["predicted"] = np.asarray(output).argmax(-1).tolist()
+        connection.send(("done", answer))
+
+
+def _become_quiet() -> float:
+    """Wait until this process's threads stop using the CPU, so that the next worker has the machine; seconds waited."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < QUIET_LIMIT_S:
+        used = time.process_time()
+        time.sleep(QUIET_STEP_S)
+        if time.process_time() - used < QUIET_CPU_S:
+            break
+    return time.perf_counter() - start

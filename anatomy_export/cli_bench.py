@@ -1,0 +1,251 @@
+"""`anatomy-bench` and `anatomy doctor`: parse, call one function, print."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from anatomy_export.cli_common import (
+    AnatomyCommand,
+    AnatomyGroup,
+    one_or_more_of,
+    positive_integers,
+    quiet_libraries,
+    shares,
+)
+from anatomy_export.progress import Progress
+
+ENGINES = ("torch", "torch-compile", "ort", "openvino")
+PROVIDERS = click.Choice(["cpu", "cuda", "tensorrt"])
+MODES = ("dense", "mask", "slice")
+
+_BENCH_EPILOG = """\b
+Examples:
+  anatomy-bench --backend ort
+  anatomy-bench --backend torch,ort --model bert-base --batch 1,8 --keep-ratio 0.7,0.5,0.3
+  anatomy-bench --bundle exports/bert-dense --bundle exports/bert-slice --backend ort --json
+  anatomy-bench paper --model bert
+  anatomy-bench compare before/bench.json after/bench.json
+"""
+
+
+def _common(command):
+    """Options that both measurements take."""
+    threads = os.cpu_count() or 1
+    for option in reversed(
+        (
+            click.option(
+                "--backend",
+                "engines",
+                default="torch,ort",
+                show_default=True,
+                callback=one_or_more_of(*ENGINES),
+                help=f"Comma-separated: {', '.join(ENGINES)}.",
+            ),
+            click.option(
+                "--provider", type=PROVIDERS, default="cpu", show_default=True, help="Also picks torch's device."
+            ),
+            click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True),
+            click.option(
+                "--variant", "modes", default=",".join(MODES), show_default=True, callback=one_or_more_of(*MODES)
+            ),
+            click.option("--threads", type=click.IntRange(min=1), default=threads, help="Default: all cores."),
+            click.option(
+                "--timeout", "timeout_s", type=float, default=600, show_default=True, help="Seconds for one call."
+            ),
+            click.option("--output", type=click.Path(path_type=Path), help="Default: bench-results/<model>-<time>."),
+            click.option("--force", is_flag=True, help="Replace an existing output directory."),
+            click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(
+    "bench",
+    cls=AnatomyGroup,
+    invoke_without_command=True,
+    epilog=_BENCH_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--model", default="bert", show_default=True, help="bert, gpt2, bert-base, gpt2-base, a directory, a hub id."
+)
+@click.option("--bundle", "bundles", multiple=True, help="Time this bundle or .onnx file instead; repeat.")
+@click.option("--batch", "batches", default="1", show_default=True, callback=positive_integers, help="Comma-separated.")
+@click.option("--seq-len", "lengths", default="128", show_default=True, callback=positive_integers, help="Tokens.")
+@click.option("--keep-ratio", "keep_ratios", default="0.5", show_default=True, callback=shares, help="Comma-separated.")
+@click.option("--plan", type=click.Path(path_type=Path, exists=True), help="Mask and slice by this plan.json.")
+@click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Rounds for each shape.")
+@click.option(
+    "--io-binding", default="off", show_default=True, callback=one_or_more_of("off", "on"), help="CUDA: an axis."
+)
+@click.option(
+    "--cuda-graph", default="off", show_default=True, callback=one_or_more_of("off", "on"), help="CUDA: an axis."
+)
+@_common
+@click.pass_context
+def bench(context, **options) -> None:
+    """Time engines and variants against each other, interleaved, each in a process of its own.
+
+    Without a subcommand: dense, mask and slice of a model, or the bundles given.
+    """
+    if context.invoked_subcommand:
+        _refuse_lost_options(context)
+        return
+    from anatomy_export.bench.tables import HEADINGS, bench_markdown, bench_notes, bench_rows, latency_plot
+    from anatomy_export.bench.timing import BenchRequest, run_bench
+
+    sent, shown = _split_options(options)
+    for axis in ("io_binding", "cuda_graph"):
+        sent[axis] = tuple(value == "on" for value in sent[axis])
+        if any(sent[axis]) and sent["provider"] == "cpu":
+            raise click.UsageError(f"--{axis.replace('_', '-')} needs --provider cuda or tensorrt.")
+    name = "bundles" if sent["bundles"] else Path(sent["model"]).name
+    output = _checked_output(shown, name)
+    result = run_bench(BenchRequest(**sent), Progress())
+    plots = latency_plot(result.body)
+    _finish(
+        result,
+        shown,
+        output,
+        bench_markdown(result.body),
+        plots,
+        [(None, HEADINGS, bench_rows(result.body, intervals=False))],
+        bench_notes,
+    )
+
+
+@bench.command("paper")
+@click.option(
+    "--model", default="bert-base", show_default=True, help="bert-base, gpt2-base, bert, gpt2, a directory, a hub id."
+)
+@click.option("--removed", default="0.1,0.3,0.5,0.7", show_default=True, callback=shares, help="Shares of the neurons.")
+@click.option("--texts", default="reviews,imdb", show_default=True, callback=one_or_more_of("reviews", "imdb"))
+@click.option("--examples", type=click.IntRange(min=1, max=2000), default=1000, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--seq-len", "length", type=click.IntRange(min=2), default=100, show_default=True, help="Tokens, padded.")
+@_common
+def paper(**options) -> None:
+    """The paper's job: 1,000 reviews in batches of 32 padded to 100 tokens; and how it should be run."""
+    from anatomy_export.bench.paper import PaperRequest, run_paper
+    from anatomy_export.bench.tables import PAPER_HEADINGS, bench_notes, paper_markdown, paper_rows
+
+    sent, shown = _split_options(options)
+    if max(sent["removed"]) == 1:
+        raise click.UsageError("--removed 1 would leave no neuron; ask for less.")
+    output = _checked_output(shown, f"paper-{Path(sent['model']).name}")
+    result = run_paper(PaperRequest(**sent), Progress())
+    tables = [(texts, PAPER_HEADINGS, paper_rows(result.body, texts)) for texts in result.body["texts"]]
+    _finish(result, shown, output, paper_markdown(result.body), {}, tables, bench_notes)
+
+
+@bench.command("compare")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option("--allow-different", is_flag=True, help="Compare different machines, inputs or precisions all the same.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> None:
+    """Ratio of times of two bench.json files, first ÷ second."""
+    from anatomy_export.bench.results import compare_results, read_results
+    from anatomy_export.bench.tables import COMPARE_HEADINGS, compare_rows
+
+    rows = compare_results(read_results(first), read_results(second), allow_different=allow_different)
+    if as_json:
+        click.echo(json.dumps({"results": rows}))
+    else:
+        _print_table(None, COMPARE_HEADINGS, compare_rows(rows))
+
+
+def _split_options(options: dict) -> tuple[dict, dict]:
+    """What the measurement takes, and what only the printing takes."""
+    options.pop("precision")
+    shown = {name: options.pop(name) for name in ("output", "force", "as_json")}
+    quiet_libraries()
+    return options, shown
+
+
+def _checked_output(shown: dict, name: str) -> Path:
+    from anatomy_export.files import require_free
+
+    output = shown["output"] or Path("bench-results") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    require_free(output, shown["force"])
+    return output
+
+
+def _refuse_lost_options(context) -> None:
+    """Options before a subcommand belong to the default measurement and would be lost in silence."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"An option of anatomy-bench itself ({name}) stands before '{context.invoked_subcommand}'; put the "
+                "subcommand first."
+            )
+
+
+def _finish(result, shown: dict, output: Path, markdown: str, plots: dict, tables, notes) -> None:
+    from anatomy_export.bench.results import write_results
+
+    write_results(result.body, output, markdown=markdown, plots=plots, force=shown["force"])
+    if shown["as_json"]:
+        click.echo(json.dumps(result.body))
+    else:
+        for title, headings, rows in tables:
+            _print_table(title, headings, rows)
+        for note in notes(result.body):
+            click.echo(note)
+        click.echo(f"wrote {output}")
+    if result.interrupted:
+        click.echo(f"Error: interrupted; the rounds done so far are in {output}, marked partial", err=True)
+        sys.exit(result.interrupted)
+
+
+def _print_table(title: str | None, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index != 1)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+@click.command("doctor", cls=AnatomyCommand)
+@click.option(
+    "--require", default="", help="Comma-separated providers (cpu, cuda, tensorrt) that must start: else exit 3."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def doctor(require: str, as_json: bool) -> None:
+    """Versions, CPU, execution providers that really start, and what the cache holds."""
+    from dataclasses import asdict
+
+    from anatomy_export.doctor import PROVIDERS, diagnose, require_providers
+
+    required = one_or_more_of(*PROVIDERS)(None, None, require) if require else ()
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    else:
+        rows = [(name, version) for name, version in found.versions.items()]
+        rows.append(
+            ("CPU", f"{found.cpu}, {found.cpus} logical cores ({' '.join(found.cpu_flags) or 'flags unknown'})")
+        )
+        rows += [(f"threads, {name}", str(count)) for name, count in found.threads.items()]
+        rows += [("GPU", ", ".join(one.values())) for one in found.gpus] or [("GPU", "none found by nvidia-smi")]
+        for name, state in found.providers.items():
+            listed = "available" if state["available"] else "not available"
+            starts = "starts" if state["starts"] else f"does not start: {state['reason']}"
+            rows.append((f"provider {name}", starts if state["starts"] else f"{listed}, {starts}"))
+        rows += [(f"cache {name}", f"{size / 1e6:,.1f} MB") for name, size in found.cached.items()]
+        rows.append(("cache in", found.cache))
+        _print_table(None, ("", "found"), rows)
+    require_providers(found, list(required))

@@ -1,0 +1,125 @@
+"""What every command shares: the boundary where errors become exit codes, and option types.
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a provider is not really there, 130 and 143 interrupted.
+"""
+
+import os
+import signal
+import sys
+from importlib.util import find_spec
+
+import click
+
+from anatomy_export.errors import AnatomyError, MissingExtraError, Terminated
+
+
+class AnatomyGroup(click.Group):
+    """The one boundary where errors become a line on standard error and an exit code."""
+
+    def main(self, *args, **kwargs):
+        return _guarded(lambda: click.Group.main(self, *args, **{**kwargs, "standalone_mode": False}))
+
+
+class AnatomyCommand(click.Command):
+    """A command that is also a console script of its own."""
+
+    def main(self, *args, **kwargs):
+        return _guarded(lambda: click.Command.main(self, *args, **{**kwargs, "standalone_mode": False}))
+
+
+def _guarded(work):
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        work()
+    except AnatomyError as error:
+        _fail(str(error), error.exit_code)
+    except ImportError as error:
+        _fail(str(MissingExtraError(error.name or str(error), "cpu")), 1)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing was written", 130)
+    except Terminated:
+        _fail("terminated; nothing was written", 143)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        _fail(
+            f"{error.strerror or error}{where}; nothing was written; next step: check the path and the free space",
+            1,
+        )
+    sys.exit(0)
+
+
+def _on_sigterm(signum, frame):
+    raise Terminated
+
+
+def _fail(message: str, code: int):
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def integers(context, parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(sorted({int(part) for part in value.split(",") if part.strip()}))
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of whole numbers") from error
+
+
+def positive_integers(context, parameter, value: str) -> tuple[int, ...]:
+    numbers = integers(context, parameter, value)
+    if not numbers or min(numbers) < 1:
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of whole numbers above 0")
+    return numbers
+
+
+def share(context, parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise click.BadParameter(f"{value} is not more than 0 and at most 1")
+    return value
+
+
+def alignment(context, parameter, value: str) -> str:
+    if value != "auto" and not (value.isdigit() and int(value) > 0):
+        raise click.BadParameter(f"'{value}' is neither a whole number above 0 nor 'auto'")
+    return value
+
+
+def shares(context, parameter, value: str) -> tuple[float, ...]:
+    """A comma-separated list of numbers above 0 and below or at 1."""
+    try:
+        numbers = tuple(dict.fromkeys(float(part) for part in value.split(",") if part.strip()))
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers") from error
+    if not numbers or not all(0 < number <= 1 for number in numbers):
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers above 0 and at most 1")
+    return numbers
+
+
+def one_or_more_of(*choices: str):
+    """An option callback: a comma-separated list out of `choices`, as a tuple in the order given."""
+
+    def parse(context, parameter, value: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+        wrong = [name for name in names if name not in choices]
+        if wrong or not names:
+            raise click.BadParameter(f"'{value}' is not a comma-separated list out of {', '.join(choices)}")
+        return names
+
+    return parse
+
+
+def quiet_libraries() -> None:
+    """Keep transformers' warnings and bars off the terminal, where it is installed."""
+    if find_spec("transformers"):
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()

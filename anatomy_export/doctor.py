@@ -1,0 +1,91 @@
+"""What this machine and installation really have: versions, CPU, execution providers that start, the cache."""
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from anatomy_export.bench.environment import cpu_flags, cpu_model, gpus, package_versions
+from anatomy_export.errors import ProviderError
+from anatomy_export.fetch import cache_directory
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Plain values; `providers` by short name: is it `available`, does it start (`starts`), and why not (`reason`)."""
+
+    versions: dict[str, str]
+    cpu: str
+    cpu_flags: list[str]
+    cpus: int
+    threads: dict[str, int]
+    gpus: list[dict[str, str]]
+    providers: dict[str, dict]
+    cache: str
+    cached: dict[str, int]
+
+
+def diagnose() -> Diagnosis:
+    """Look, and run a one-node model on every execution provider of ONNX Runtime that is listed as available."""
+    cache = cache_directory()
+    return Diagnosis(
+        versions=package_versions(),
+        cpu=cpu_model(),
+        cpu_flags=cpu_flags(),
+        cpus=os.cpu_count() or 1,
+        threads=_threads(),
+        gpus=gpus(),
+        providers=_providers(),
+        cache=str(cache),
+        cached=_cached(cache),
+    )
+
+
+def require_providers(diagnosis: Diagnosis, required: list[str]) -> None:
+    """Raise ProviderError unless every provider in `required` (cpu, cuda, tensorrt) really starts."""
+    for name in required:
+        found = diagnosis.providers.get(name, {"starts": False, "reason": "onnxruntime is not installed"})
+        if not found["starts"]:
+            raise ProviderError(f"--require {name}: {found['reason']}")
+
+
+def _threads() -> dict[str, int]:
+    threads = {"affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}
+    if find_spec("torch"):
+        import torch
+
+        threads["torch"] = torch.get_num_threads()
+    return threads
+
+
+def _providers() -> dict[str, dict]:
+    if not find_spec("onnxruntime"):
+        return {}
+    import onnxruntime
+
+    from anatomy_export.bench.placement import really_starts
+
+    available = onnxruntime.get_available_providers()
+    found = {}
+    for name, provider in PROVIDERS.items():
+        reason = really_starts(onnxruntime, provider)
+        found[name] = {"available": provider in available, "starts": reason is None, "reason": reason}
+    return found
+
+
+def _cached(cache: Path) -> dict[str, int]:
+    """Bytes of each entry of the cache, by its path inside."""
+    if not cache.is_dir():
+        return {}
+    return {
+        f"{group.name}/{entry.name}": sum(file.stat().st_size for file in [entry, *entry.rglob("*")] if file.is_file())
+        for group in sorted(cache.iterdir())
+        if group.is_dir()
+        for entry in sorted(group.iterdir())
+    }
