@@ -5,6 +5,7 @@ device; without, inputs are placed on the device beforehand and the result stays
 when the device has finished.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
 Inputs = dict[str, np.ndarray]
 Call = Callable[[], np.ndarray | None]
 ROOFLINE_SHAPE = (1024, 768, 3072)
+SPIN_S = 0.01
 ORT_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -52,11 +54,6 @@ def build_engine(spec: EngineSpec) -> Engine:
         AnatomyError: it cannot load the model. ProviderError: the provider is not really there.
     """
     return _ENGINES[spec.engine](spec)
-
-
-def engine_names() -> tuple[str, ...]:
-    """The engines that time a model."""
-    return tuple(name for name in _ENGINES if not name.startswith("roofline"))
 
 
 def onnx_file(model: str) -> Path:
@@ -255,6 +252,21 @@ class OrtRoofline:
         return lambda: self.session.run(None, {"left": self.left})[0]
 
 
+class SpinEngine:
+    """No model: a call that keeps the CPU busy for `SPIN_S` seconds, to time the harness itself."""
+
+    def __init__(self, spec: EngineSpec):
+        self.facts = {"spin_s": SPIN_S}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        def call() -> None:
+            end = time.perf_counter() + SPIN_S
+            while time.perf_counter() < end:
+                pass
+
+        return call
+
+
 def require_cuda(torch, provider: str) -> None:
     """Raise ProviderError where a CUDA provider was asked for and torch sees no CUDA device."""
     if provider != "cpu" and not torch.cuda.is_available():
@@ -276,4 +288,5 @@ _ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
     "openvino": OpenVinoEngine,
     "roofline-torch": TorchRoofline,
     "roofline-ort": OrtRoofline,
+    "spin": SpinEngine,
 }

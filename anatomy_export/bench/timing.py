@@ -23,11 +23,15 @@ UNKNOWN_VOCABULARY = 4000
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """Everything that `anatomy bench` was asked for. Bundles, where given, stand in for model, modes and ratios."""
+    """Everything that `anatomy bench` was asked for. Bundles, where given, stand in for model, modes and ratios.
+
+    `baselines` are engines that are timed on dense variants only.
+    """
 
     model: str = "bert"
     bundles: tuple[str, ...] = ()
     engines: tuple[str, ...] = ("torch", "ort")
+    baselines: tuple[str, ...] = ()
     provider: str = "cpu"
     batches: tuple[int, ...] = (1,)
     lengths: tuple[int, ...] = (128,)
@@ -104,7 +108,7 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
     """The bundles that were given, or those of the model, made where they are not cached."""
     if request.bundles:
         return given_variants(list(request.bundles))
-    fuses = {fused_for(engine, request.provider) for engine in request.engines}
+    fuses = {fused_for(engine, request.provider) for engine in (*request.engines, *request.baselines)}
     return made_variants(
         request.model,
         modes=list(request.modes),
@@ -117,12 +121,14 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
 
 def _contestants(request: BenchRequest, variants: list[Variant]) -> list[Contestant]:
     found = []
-    for engine in request.engines:
+    for engine in dict.fromkeys((*request.engines, *request.baselines)):
         for bound in request.io_binding:
             for graph in request.cuda_graph if engine == "ort" else (False,):
                 if graph and not bound:
                     continue
                 for variant in variants:
+                    if engine not in request.engines and variant.mode != "dense":
+                        continue
                     spec = EngineSpec(
                         engine=engine,
                         model=variant.bundles[fused_for(engine, request.provider)],
@@ -276,6 +282,7 @@ def _settings(request: BenchRequest) -> dict:
     return {
         "model": None if request.bundles else request.model,
         "engines": list(request.engines),
+        "baselines": list(request.baselines),
         "provider": request.provider,
         "precision": "fp32",
         "threads": request.threads,

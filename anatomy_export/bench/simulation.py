@@ -1,0 +1,37 @@
+"""Simulated timings of two equal engines on a machine that drifts: what the interval of a ratio is checked with."""
+
+import numpy as np
+
+from anatomy_export.bench.stats import paired_ratio
+
+
+def drifting_pair(
+    generator: np.random.Generator, rounds: int, *, interleaved: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Seconds (rounds,) of each engine: a random walk and a wave as drift, noise, one call in twenty an outlier.
+
+    Interleaved, both run once a round in random order; otherwise one runs all its calls before the other starts.
+    """
+    calls = 2 * rounds
+    wave = 0.1 * np.sin(np.arange(calls) / generator.uniform(5, 50) + generator.uniform(0, 6))
+    drift = generator.normal(0, 0.01, calls).cumsum() + wave
+    noise = generator.normal(0, 0.03, calls)
+    noise += np.where(generator.random(calls) < 0.05, generator.exponential(0.3, calls), 0)
+    times = 0.01 * np.exp(drift + noise)
+    if not interleaved:
+        return times[:rounds], times[rounds:]
+    pairs = times.reshape(rounds, 2)
+    first = generator.integers(0, 2, rounds)
+    return pairs[np.arange(rounds), first], pairs[np.arange(rounds), 1 - first]
+
+
+def interval_coverage(*, rounds: int, runs: int, interleaved: bool = True, seed: int = 2024) -> float:
+    """Share of `runs` simulated measurements whose 95 % interval contains the true ratio, 1; at least 5 rounds."""
+    generator = np.random.default_rng(seed)
+    inside = 0
+    for _ in range(runs):
+        first, second = drifting_pair(generator, rounds, interleaved=interleaved)
+        bounds = paired_ratio(first.tolist(), second.tolist()).bounds
+        assert bounds is not None
+        inside += bounds[0] <= 1 <= bounds[1]
+    return inside / runs
