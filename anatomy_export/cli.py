@@ -80,10 +80,11 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def export(**options) -> None:
     """Score, prune, export to ONNX, verify, and write a directory that ships."""
-    from anatomy_export.exporter.pipeline import DataOptions, ExportRequest, ScoreOptions, aligned, run_export
+    from anatomy_export.exporter.pipeline import DataOptions, ExportRequest, ScoreOptions, run_export
+    from anatomy_export.exporter.plan import width_multiple
 
     as_json = options.pop("as_json")
-    options["align"] = aligned(options["align"])
+    options["align"] = width_multiple(options["align"])
     taken = {
         "score": _taken(ScoreOptions, options),
         "data": _taken(DataOptions, options),

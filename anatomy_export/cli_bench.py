@@ -17,6 +17,7 @@ from rich.table import Table
 from anatomy_export.cli_common import (
     AnatomyCommand,
     AnatomyGroup,
+    alignment,
     one_or_more_of,
     positive_integers,
     quiet_libraries,
@@ -85,6 +86,7 @@ def _common(command):
 @click.option("--batch", "batches", default="1", show_default=True, callback=positive_integers, help="Comma-separated.")
 @click.option("--seq-len", "lengths", default="128", show_default=True, callback=positive_integers, help="Tokens.")
 @click.option("--keep-ratio", "keep_ratios", default="0.5", show_default=True, callback=shares, help="Comma-separated.")
+@click.option("--align", default="auto", show_default=True, callback=alignment, help="Round widths up to a multiple.")
 @click.option("--plan", type=click.Path(path_type=Path, exists=True), help="Mask and slice by this plan.json.")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Rounds for each shape.")
 @click.option(
@@ -245,7 +247,8 @@ def doctor(require: str, as_json: bool) -> None:
             listed = "available" if state["available"] else "not available"
             starts = "starts" if state["starts"] else f"does not start: {state['reason']}"
             rows.append((f"provider {name}", starts if state["starts"] else f"{listed}, {starts}"))
-        rows += [(f"cache {name}", f"{size / 1e6:,.1f} MB") for name, size in found.cached.items()]
+        rows += [("cached", f"{name}, {size / 1e6:,.1f} MB") for name, size in found.cached.items()]
         rows.append(("cache in", found.cache))
-        _print_table(None, ("", "found"), rows)
+        for name, value in rows:
+            click.echo(f"{name:<20} {value}")
     require_providers(found, list(required))

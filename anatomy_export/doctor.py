@@ -69,12 +69,12 @@ def _providers() -> dict[str, dict]:
         return {}
     import onnxruntime
 
-    from anatomy_export.bench.placement import really_starts
+    from anatomy_export.bench.placement import why_not
 
     available = onnxruntime.get_available_providers()
     found = {}
     for name, provider in PROVIDERS.items():
-        reason = really_starts(onnxruntime, provider)
+        reason = why_not(provider)
         found[name] = {"available": provider in available, "starts": reason is None, "reason": reason}
     return found
 
@@ -88,4 +88,5 @@ def _cached(cache: Path) -> dict[str, int]:
         for group in sorted(cache.iterdir())
         if group.is_dir()
         for entry in sorted(group.iterdir())
+        if not entry.name.startswith(".")
     }

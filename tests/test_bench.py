@@ -53,6 +53,8 @@ def measured(tiny, tmp_path_factory) -> tuple[dict, Path]:
         "8",
         "--keep-ratio",
         "0.75,0.5",
+        "--align",
+        "1",
     ]
     done = invoke("bench", *arguments, "--repeats", 6, "--threads", 1, "--output", output, "--json")
     return json.loads(done.stdout), output
@@ -115,6 +117,8 @@ def test_second_run_finds_the_cache_and_files_are_for_people(measured, tiny, tmp
         "--repeats",
         2,
         "--threads",
+        1,
+        "--align",
         1,
     ]
     done = invoke("bench", *arguments, "--output", tmp_path / "again")

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anatomy_export.bench.placement import check_placement, require_available, require_started
+from anatomy_export.bench.placement import check_placement, matmul_model, open_session
 from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
 
 Inputs = dict[str, np.ndarray]
@@ -69,40 +69,17 @@ def onnx_file(model: str) -> Path:
     return file
 
 
-def ort_options(threads: int):
-    """Session options: `threads` that spin during a call and stop between calls, placement recorded, warnings off."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return options
-
-
 class OrtEngine:
     """ONNX Runtime. Its threads spin during a call and stop between calls."""
 
     def __init__(self, spec: EngineSpec):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "gpu" if spec.provider != "cpu" else "cpu") from error
         provider = ORT_PROVIDERS[spec.provider]
-        require_available(onnxruntime, provider)
         settings = {"enable_cuda_graph": "1"} if spec.cuda_graph and spec.provider == "cuda" else {}
         file = onnx_file(spec.model)
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(file), ort_options(spec.threads), providers=[(provider, settings)]
-            )
-        except Exception as error:
-            raise AnatomyError(f"ONNX Runtime cannot load {file}: {str(error)[:300]}") from error
-        require_started(self.session, provider)
+        self.session = open_session(str(file), provider, threads=spec.threads, settings=settings)
         self.spec = spec
         self.facts = {
-            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime": _ort_version(),
             "placement": check_placement(self.session, provider, file),
         }
 
@@ -129,6 +106,12 @@ class OrtEngine:
             binding.synchronize_outputs()
 
         return call
+
+
+def _ort_version() -> str:
+    import onnxruntime
+
+    return onnxruntime.__version__
 
 
 class TorchEngine:
@@ -183,14 +166,18 @@ class TorchCompileEngine(TorchEngine):
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, with its latency hint."""
+    """OpenVINO on the CPU in float32, with its latency hint; left alone it computes in bfloat16 where the CPU can."""
 
     def __init__(self, spec: EngineSpec):
         try:
             import openvino
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino") from error
-        settings = {"INFERENCE_NUM_THREADS": spec.threads, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_NUM_THREADS": spec.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
         try:
             self.request = (
                 openvino.Core().compile_model(str(onnx_file(spec.model)), "CPU", settings).create_infer_request()
@@ -233,20 +220,12 @@ class OrtRoofline:
     """The same product by ONNX Runtime, on a model of one MatMul with a constant right side."""
 
     def __init__(self, spec: EngineSpec):
-        import onnxruntime
-
-        from anatomy_export.bench.placement import matmul_model
-
         rows, inner, columns = ROOFLINE_SHAPE
         provider = ORT_PROVIDERS[spec.provider]
-        require_available(onnxruntime, provider)
-        self.session = onnxruntime.InferenceSession(
-            matmul_model(inner, columns), ort_options(spec.threads), providers=[provider]
-        )
-        require_started(self.session, provider)
+        self.session = open_session(matmul_model(inner, columns), provider, threads=spec.threads)
         check_placement(self.session, provider, Path("a one-node model"))
         self.left = np.random.default_rng(0).random((rows, inner), dtype=np.float32)
-        self.facts = {"flops": 2 * rows * inner * columns, "onnxruntime": onnxruntime.__version__}
+        self.facts = {"flops": 2 * rows * inner * columns, "onnxruntime": _ort_version()}
 
     def prepare(self, inputs: Inputs) -> Call:
         return lambda: self.session.run(None, {"left": self.left})[0]

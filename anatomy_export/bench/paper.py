@@ -18,6 +18,7 @@ from anatomy_export.bench.timing import SEED, Contestant, closure_of, common_bod
 from anatomy_export.bench.variants import Variant, made_variants
 from anatomy_export.data import load_dataset, movie_reviews
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.progress import Progress
 
 LAYOUTS = ("padded", "bucketed")
@@ -67,7 +68,9 @@ def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
         modes=list(request.modes),
         keep_ratios=[round(1 - removed, 6) for removed in request.removed],
         plan=None,
+        align=width_multiple("auto"),
         fuses={fused_for(engine, request.provider) for engine in request.engines},
+        dense_fuses=set(),
         progress=progress,
     )
     batches = {
@@ -277,6 +280,7 @@ def _settings(request: PaperRequest) -> dict:
         "provider": request.provider,
         "precision": "fp32",
         "threads": request.threads,
+        "removed": list(request.removed),
         "examples": request.examples,
         "batch": request.batch,
         "length": request.length,

@@ -1,12 +1,18 @@
 """Is the requested execution provider really there? ONNX Runtime falls back to the CPU in silence; this finds out."""
 
+import os
+import re
+import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from anatomy_export.errors import ProviderError
+from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
 
 PRODUCT_OPERATORS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "QLinearMatMul")
 HOW_TO = {
@@ -21,24 +27,72 @@ def _next_step(provider: str) -> str:
     return f"next step: {HOW_TO.get(provider, 'install what the provider needs')}; or use --provider cpu"
 
 
-def require_available(onnxruntime, provider: str) -> None:
-    """Raise ProviderError where this build of ONNX Runtime does not have `provider` at all."""
+def open_session(model: str | bytes, provider: str, *, threads: int, settings: dict[str, str] | None = None):
+    """An ONNX Runtime session that really has `provider`; its threads spin during a call and stop between calls.
+
+    Args:
+        model: path of an `.onnx` file, or its bytes.
+        provider: as ONNX Runtime names it; `settings` are its options.
+
+    Raises:
+        ProviderError: this build has no such provider, or it did not start. AnatomyError: the model cannot be loaded.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "cpu" if provider == "CPUExecutionProvider" else "gpu") from error
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise ProviderError(
             f"{provider} is not in this onnxruntime {onnxruntime.__version__} (it has {', '.join(available)}); "
             + _next_step(provider)
         )
-
-
-def require_started(session, provider: str) -> None:
-    """Raise ProviderError where `provider` failed to initialise, so that ONNX Runtime left it out of the session."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    failure: Exception | None = None
+    with _native_messages() as messages:
+        if provider != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        try:
+            session = onnxruntime.InferenceSession(model, options, providers=[(provider, settings or {})])
+        except Exception as error:
+            failure = error
+    if failure:
+        name = model if isinstance(model, str) else "a one-node model"
+        raise AnatomyError(f"ONNX Runtime cannot load {name}: {str(failure)[:300]}") from failure
     started = session.get_providers()
     if provider not in started:
+        causes = re.findall(r"with error: (.+)", "".join(messages))
+        cause = f": {causes[0].strip()}" if causes else ""
         raise ProviderError(
-            f"{provider} is listed by onnxruntime but did not start on this machine (the session got "
-            f"{', '.join(started)}); {_next_step(provider)}"
+            f"{provider} is listed by onnxruntime {onnxruntime.__version__} but did not start on this machine{cause} "
+            f"(the session got {', '.join(started)}); {_next_step(provider)}"
         )
+    return session
+
+
+@contextmanager
+def _native_messages() -> Iterator[list[str]]:
+    """Catch what native code writes to the process's standard output and error; the list is filled at the end."""
+    messages: list[str] = []
+    kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    with tempfile.TemporaryFile() as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor, _ in kept:
+            os.dup2(file.fileno(), descriptor)
+        try:
+            yield messages
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            for descriptor, saved in kept:
+                os.dup2(saved, descriptor)
+                os.close(saved)
+            file.seek(0)
+            messages.append(file.read().decode(errors="replace"))
 
 
 def check_placement(session, provider: str, file: Path) -> dict[str, dict[str, int]]:
@@ -95,16 +149,12 @@ def matmul_model(inner: int, columns: int) -> bytes:
     return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
 
 
-def really_starts(onnxruntime, provider: str) -> str | None:
+def why_not(provider: str) -> str | None:
     """None where a one-node model runs on `provider`, else why it does not."""
-    from anatomy_export.bench.engines import ort_options
-
     try:
-        require_available(onnxruntime, provider)
-        session = onnxruntime.InferenceSession(matmul_model(4, 4), ort_options(1), providers=[provider])
-        require_started(session, provider)
+        session = open_session(matmul_model(4, 4), provider, threads=1)
         check_placement(session, provider, Path("a one-node model"))
         session.run(None, {"left": np.ones((2, 4), dtype=np.float32)})
     except Exception as error:
-        return " ".join(str(error).split())[:300]
+        return " ".join(str(error).split())
     return None

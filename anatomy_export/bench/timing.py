@@ -14,6 +14,7 @@ from anatomy_export.bench.results import FORMAT_VERSION, BenchResult, inputs_sha
 from anatomy_export.bench.stats import Ratio, paired_ratio, summarize
 from anatomy_export.bench.variants import Variant, given_variants, made_variants
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.progress import Progress
 
 SEED = 0
@@ -38,6 +39,7 @@ class BenchRequest:
     modes: tuple[str, ...] = ("dense", "mask", "slice")
     keep_ratios: tuple[float, ...] = (0.5,)
     plan: Path | None = None
+    align: str = "auto"
     threads: int = 1
     repeats: int = 20
     io_binding: tuple[bool, ...] = (False,)
@@ -108,13 +110,14 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
     """The bundles that were given, or those of the model, made where they are not cached."""
     if request.bundles:
         return given_variants(list(request.bundles))
-    fuses = {fused_for(engine, request.provider) for engine in (*request.engines, *request.baselines)}
     return made_variants(
         request.model,
         modes=list(request.modes),
         keep_ratios=list(request.keep_ratios),
         plan=request.plan,
-        fuses=fuses,
+        align=width_multiple(request.align),
+        fuses={fused_for(engine, request.provider) for engine in request.engines},
+        dense_fuses={fused_for(engine, request.provider) for engine in request.baselines},
         progress=progress,
     )
 

@@ -73,26 +73,29 @@ def made_variants(
     modes: list[str],
     keep_ratios: list[float],
     plan: Path | None,
+    align: int,
     fuses: set[str],
+    dense_fuses: set[str],
     progress: Progress,
 ) -> list[Variant]:
     """Dense, mask and slice of `model`, each a bundle with its checkpoint, cached by model, plan and versions.
 
     Args:
-        keep_ratios: shares of each layer's neurons that stay, for mask and slice; or `plan`, a plan.json.
-        fuses: which graphs are needed: "ort", "none".
+        keep_ratios: shares of each layer's neurons that stay, for mask and slice, widths rounded up to a multiple of
+            `align`; or `plan`, a plan.json.
+        fuses: which graphs are needed ("ort", "none"); `dense_fuses` are needed for dense besides.
     """
     from anatomy_export.models.zoo import resolve_model
 
     checkpoint = resolve_model(model, progress).checkpoint
     pruned: list[float | None] = [None] if plan else list(keep_ratios)
     wanted = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
-    identity = _model_identity(checkpoint)
+    maker = _Maker(model, _model_identity(checkpoint), align, progress)
     variants = []
     for mode, ratio in wanted:
         bundles = {
-            fuse: _cached_bundle(model, identity, mode, ratio, None if mode == "dense" else plan, fuse, progress)
-            for fuse in sorted(fuses)
+            fuse: maker.bundle(mode, ratio, None if mode == "dense" else plan, fuse)
+            for fuse in sorted({*fuses, *dense_fuses} if mode == "dense" else fuses)
         }
         name = mode if ratio is None else f"{mode} {ratio:g}"
         variants.append(_from_bundle(name, bundles, ratio))
@@ -125,27 +128,33 @@ def _distinct(variants: list[Variant], index: int) -> Variant:
     return Variant(**{**own.__dict__, "name": f"{own.name} ({len(same) + 1})"}) if same else own
 
 
-def _cached_bundle(
-    model: str, identity: str, mode: str, ratio: float | None, plan: Path | None, fuse: str, progress: Progress
-) -> str:
-    from anatomy_export.exporter.pipeline import ExportRequest, ScoreOptions, run_export
+@dataclass(frozen=True)
+class _Maker:
+    model: str
+    identity: str
+    align: int
+    progress: Progress
 
-    what = {
-        "model": identity,
-        "mode": mode,
-        "keep_ratio": ratio,
-        "plan": sha256_file(plan) if plan else None,
-        "fuse": fuse,
-        "versions": package_versions(),
-    }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    label = mode if ratio is None else f"{mode}-{ratio:g}"
-    directory = cache_directory() / "bench" / f"{Path(model).name}-{label}-{fuse}-{digest}"
-    if not (directory / MANIFEST).is_file():
-        progress.note(f"making {label} of {model} (kept in {directory.parent})")
-        run_export(
-            ExportRequest(
-                model=model,
+    def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str) -> str:
+        """The path of a cached bundle, made if it is not there."""
+        from anatomy_export.exporter.pipeline import ExportRequest, ScoreOptions, run_export
+
+        what = {
+            "model": self.identity,
+            "mode": mode,
+            "keep_ratio": ratio,
+            "align": self.align if ratio else None,
+            "plan": sha256_file(plan) if plan else None,
+            "fuse": fuse,
+            "versions": package_versions(),
+        }
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        label = mode if ratio is None else f"{mode}-{ratio:g}"
+        directory = cache_directory() / "bench" / f"{Path(self.model).name}-{label}-{fuse}-{digest}"
+        if not (directory / MANIFEST).is_file():
+            self.progress.note(f"making {label} of {self.model} (kept in {directory.parent})")
+            request = ExportRequest(
+                model=self.model,
                 mode=mode,
                 output=directory,
                 force=True,
@@ -153,11 +162,10 @@ def _cached_bundle(
                 fuse=fuse,
                 with_checkpoint=True,
                 compare_dense=False,
-                score=ScoreOptions(keep_ratio=ratio),
-            ),
-            progress,
-        )
-    return str(directory)
+                score=ScoreOptions(keep_ratio=ratio, align=self.align),
+            )
+            run_export(request, self.progress)
+        return str(directory)
 
 
 def _model_identity(checkpoint: str) -> str:

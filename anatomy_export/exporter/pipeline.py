@@ -335,12 +335,3 @@ def _onnx_bytes(directory: Path) -> int:
 
 def _parameters(model) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def aligned(asked: str) -> int:
-    """The width multiple for `--align`: a number, or "auto": 64 where CUDA is there (T4 fp16 tiles), else 16 (AVX2)."""
-    if asked != "auto":
-        return int(asked)
-    import torch
-
-    return 64 if torch.cuda.is_available() else 16

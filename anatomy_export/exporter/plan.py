@@ -268,3 +268,12 @@ def _from_body(body: dict, path: Path) -> PrunePlan:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AnatomyError(f"plan {path}: a field is missing or of the wrong kind ({error})") from error
+
+
+def width_multiple(asked: str) -> int:
+    """The multiple that `--align` names: a number, or "auto": 64 with CUDA (T4 fp16 tiles), else 16 (AVX2 columns)."""
+    if asked != "auto":
+        return int(asked)
+    import torch
+
+    return 64 if torch.cuda.is_available() else 16
