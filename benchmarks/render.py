@@ -1,0 +1,167 @@
+"""Write docs/RESULTS.md and docs/T4.md from the JSON files of this folder; every figure there comes from one."""
+
+import json
+from pathlib import Path
+
+from anatomy_export.bench.stats import paired_ratio
+from anatomy_export.bench.tables import (
+    HEADINGS,
+    PAPER_HEADINGS,
+    bench_notes,
+    bench_rows,
+    markdown_table,
+    paper_rows,
+    ratio,
+)
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+
+
+def load(name: str):
+    return json.loads((HERE / name).read_text(encoding="utf-8"))
+
+
+def gap_section() -> str:
+    body = load("gap.json")
+    bars = markdown_table(
+        ("bar", "batch", "asked", "measured"), [row for batch in (1, 8) for row in gap_bars(body, batch)]
+    )
+    return f"""## The latency gap
+
+`benchmarks/gap.py`: bert-base shape, 128 tokens, {body["settings"]["repeats"]} rounds a shape. Mask and slice keep the
+share of neurons in their name. torch-compile and OpenVINO run dense only.
+
+{markdown_table(HEADINGS, bench_rows(body))}
+{notes(body)}
+![latency against neurons removed](../benchmarks/gap.svg)
+
+{bars}"""
+
+
+def gap_bars(body: dict, batch: int) -> list[tuple[str, ...]]:
+    found = {one["worker"]: one for one in body["results"] if one["batch"] == batch}
+    half, dense = found["ort slice 0.5"], found["ort dense"]
+    slices = [found[f"ort slice {keep}"]["closure"] for keep in ("0.7", "0.5", "0.3")]
+    masks = [found[f"ort mask {keep}"]["closure"] for keep in ("0.7", "0.5", "0.3")]
+    best = min((one for one in found.values() if one["variant"] == "dense"), key=lambda one: one["median_s"])
+    against_best = paired_ratio(best["times_s"], half["times_s"])
+    rows = [
+        ("closure of slice on ORT, 30 / 50 / 70 % removed", "≥ 0.90", shown(slices)),
+        ("closure of mask on ORT, 30 / 50 / 70 % removed", "0 ± 0.05", shown(masks)),
+        (
+            "50 % sliced ORT against PyTorch eager dense",
+            "≥ 1.7" if batch == 1 else "≥ 1.5",
+            interval(half, "torch_speedup"),
+        ),
+        (
+            f"50 % sliced ORT against the best dense engine ({best['engine']})",
+            "≥ 1.35",
+            ratio(against_best.median, against_best.bounds),
+        ),
+    ]
+    if batch == 8:
+        rows.append(("ORT dense, share of the roofline", "≥ 90 %", percent(dense["roofline_share"])))
+        rows.append(("50 % sliced, share of the roofline", "≥ 85 %", percent(half["roofline_share"])))
+    return [(name, str(batch), asked, measured) for name, asked, measured in rows]
+
+
+def harness_section() -> str:
+    body, pair = load("gap-harness.json"), load("gap-pair.json")["results"][1]
+    coverage = ", ".join(
+        f"{percent(share, 1)} of {rounds} rounds" for rounds, share in body["coverage_by_rounds"].items()
+    )
+    return f"""## The harness itself
+
+`benchmarks/gap.py` too. In {body["simulated_runs"]:,} seeded simulated runs of two equal engines under drift, the 95 %
+interval of the ratio contains 1 in {coverage}; with one engine after the other it would in
+{percent(body["coverage_one_after_the_other"], 1)}. Two copies of one model, really run: ratio
+{ratio(pair["speedup"], pair["speedup_interval"])}. A call that spins for {1e3 * body["spin_s"]:.0f} ms is measured as
+{percent(body["overhead_share"], 3)} longer than that.
+"""
+
+
+def paper_section(name: str) -> str:
+    body = load(name)
+    settings = body["settings"]
+    parts = [
+        f"## The paper's job, {settings['model']}\n\n`{command(settings)}`: {settings['examples']:,} texts, batches of "
+        f"{settings['batch']}, {settings['length']} tokens; padded to that, or bucketed by length.\n"
+    ]
+    for texts, described in body["texts"].items():
+        parts.append(f"### {texts}\n\n{described}\n\n{markdown_table(PAPER_HEADINGS, paper_rows(body, texts))}")
+    return "\n".join([*parts, notes(body)])
+
+
+def command(settings: dict) -> str:
+    removed = ",".join(f"{share:g}" for share in settings["removed"])
+    return f"anatomy-bench paper --model {settings['model']} --removed {removed} --examples {settings['examples']}"
+
+
+def notes(body: dict) -> str:
+    return "".join(f"{note}\n\n" for note in bench_notes(body))
+
+
+def interval(one: dict, name: str) -> str:
+    return ratio(one[name], one[f"{name}_interval"])
+
+
+def shown(values: list[float]) -> str:
+    return " / ".join(f"{value:.2f}" for value in values)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def results_markdown() -> str:
+    papers = [paper_section(path.name) for path in sorted(HERE.glob("paper-*.json"))]
+    return "\n".join(
+        [
+            "# Results\n\nWritten by `benchmarks/render.py` from the JSON files beside it.\n",
+            gap_section(),
+            harness_section(),
+            *papers,
+        ]
+    )
+
+
+T4_TEXT = """# On a T4
+
+Measured by this project: not measured. Nobody has run it on a T4 yet.
+
+To do it, open `benchmarks/t4.ipynb` on a machine with a T4 (a free Colab runtime has one), or:
+
+```sh
+pip install '.[gpu,report]'                  # onnxruntime-gpu 1.31 wants CUDA 13 and cuDNN 9
+pip install 'onnxruntime-gpu[cuda,cudnn]'    # where the system does not have them
+anatomy doctor --require cuda                # exit code 3, and why, if CUDA does not really start
+anatomy-bench paper --model bert-base --provider cuda
+anatomy-bench --model bert-base --provider cuda --io-binding off,on --cuda-graph off,on
+```
+
+## What to expect at best: a prediction, not a measurement
+
+`benchmarks/t4.py`: every FLOP at the card's peak (8.1 TFLOP/s fp32, 65 TFLOP/s fp16), the weights read once a batch at
+320 GB/s, whichever takes longer. Real engines stay above it. Published for a T4, BERT-base, batch 1, 128 tokens, fp16:
+ONNX Runtime 2.19 ms (onnxruntime PR 12670), TorchScript 10.5 ms (NVIDIA/FasterTransformer, docs/bert_guide.md). The
+paper took 10.29 s for its job, dense, with TensorFlow in fp32 once warm, and as long with 65 % of the neurons masked.
+
+"""
+
+
+def t4_markdown() -> str:
+    rows = [
+        (one["job"], one["precision"], percent(one["removed"]), f"{1e3 * one['at_least_s']:.3g}")
+        for one in load("t4.json")
+    ]
+    return T4_TEXT + markdown_table(("bert-base", "precision", "neurons removed", "at least, ms"), rows)
+
+
+def main() -> None:
+    (DOCS / "RESULTS.md").write_text(results_markdown(), encoding="utf-8")
+    (DOCS / "T4.md").write_text(t4_markdown(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
