@@ -22,3 +22,51 @@ def gather_neurons(
         np.array([up_bias[neuron] for neuron in keep]),
         np.stack([down_weight[neuron] for neuron in keep]),
     )
+
+
+def gram_moments(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (b, n) with weights (b,) give their weighted mean (n,) and centred covariance (n, n)."""
+    rows, weights = rows.astype(np.float64), weights.astype(np.float64)
+    mean = sum(weight * row for weight, row in zip(weights, rows, strict=True)) / weights.sum()
+    products = [
+        weight * np.outer(row - mean, row - mean) for weight, row in zip(weights, rows, strict=True)
+    ]
+    return mean, sum(products) / weights.sum()
+
+
+def ridge_solve(gram: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
+    """`(gram + ridge · mean(diag gram) · I)⁻¹ right`: (n, n) and (n, d) give (n, d)."""
+    scale = np.mean(np.diag(gram)) or 1.0
+    return np.linalg.solve(gram + ridge * scale * np.eye(len(gram)), right)
+
+
+def obs_scores(gram: np.ndarray, rows: np.ndarray, metric: np.ndarray, ridge: float) -> np.ndarray:
+    """Gram (n, n), rows (n, d) and metric (d, d) give (n,): error after refitting the others without neuron j."""
+    return np.array([refit_error(gram, rows, metric, ridge, [neuron]) for neuron in range(len(rows))])
+
+
+def obs_removal(
+    gram: np.ndarray, rows: np.ndarray, metric: np.ndarray, ridge: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Greedy order (n,) and the error (n,) once each has gone, every trial refitted from scratch."""
+    gone: list[int] = []
+    errors = []
+    for _ in range(len(rows)):
+        trials = {
+            neuron: refit_error(gram, rows, metric, ridge, [*gone, neuron])
+            for neuron in range(len(rows))
+            if neuron not in gone
+        }
+        best = min(trials, key=lambda neuron: trials[neuron])
+        gone.append(best)
+        errors.append(trials[best])
+    return np.array(gone), np.array(errors)
+
+
+def refit_error(gram: np.ndarray, rows: np.ndarray, metric: np.ndarray, ridge: float, gone: list[int]) -> float:
+    """`tr(M Dᵀ H D)`, H the Gram matrix with its ridge, D the change of the rows when `gone` go and others refit."""
+    regular = gram + ridge * np.mean(np.diag(gram)) * np.eye(len(gram))
+    kept = [neuron for neuron in range(len(rows)) if neuron not in gone]
+    change = rows.astype(np.float64).copy()
+    change[kept] = -np.linalg.solve(regular[np.ix_(kept, kept)], regular[np.ix_(kept, gone)] @ rows[gone])
+    return float(np.trace(metric @ change.T @ regular @ change))

@@ -1,0 +1,72 @@
+"""Weighted mean and covariance of rows that arrive block by block; no row is kept."""
+
+from dataclasses import dataclass
+
+import torch
+
+BLOCK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Moments:
+    """First and second moments of n-dimensional rows, in float64.
+
+    Attributes:
+        count: rows with a weight that is not zero.
+        weight: sum of the weights.
+        mean: (n,).
+        covariance: (n, n), centred, divided by `weight`.
+    """
+
+    count: int
+    weight: float
+    mean: torch.Tensor
+    covariance: torch.Tensor
+
+    @property
+    def second(self) -> torch.Tensor:
+        """Uncentred second moment E[x xᵀ], (n, n)."""
+        return self.covariance + torch.outer(self.mean, self.mean)
+
+
+class GramAccumulator:
+    """Sums of rows and of their outer products: products in the rows' dtype, block by block, sums in float64.
+
+    Rows are shifted by the mean of the first block, so that the covariance does not suffer where means are large.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.weight = 0, 0.0
+        self.shift: torch.Tensor | None = None
+
+    def add(self, rows: torch.Tensor, weights: torch.Tensor | None = None) -> None:
+        """Count `rows: (b, n)` with `weights: (b,)`, all one by default."""
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS]
+            scale = torch.ones_like(block[:, 0]) if weights is None else weights[start : start + BLOCK_ROWS]
+            self._add_block(block, scale.to(block.dtype))
+
+    def _add_block(self, block: torch.Tensor, scale: torch.Tensor) -> None:
+        if self.shift is None:
+            self.shift = block.mean(0)
+            self.total = torch.zeros(block.shape[1], dtype=torch.float64, device=block.device)
+            self.products = torch.zeros(block.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
+        shifted = block - self.shift
+        weighted = shifted * scale[:, None]
+        self.count += int((scale != 0).sum())
+        self.weight += float(scale.double().sum())
+        self.total += weighted.sum(0, dtype=torch.float64)
+        self.products += shifted.T @ weighted
+
+    def moments(self) -> Moments:
+        """The moments of all rows so far.
+
+        Raises:
+            ValueError: no row was added, or none with a weight.
+        """
+        if self.shift is None or self.weight <= 0:
+            raise ValueError("no rows with a positive weight were added")
+        mean = self.total / self.weight
+        covariance = self.products / self.weight - torch.outer(mean, mean)
+        covariance = (covariance + covariance.T) / 2
+        return Moments(self.count, self.weight, mean + self.shift.double(), covariance)
