@@ -1,6 +1,8 @@
 """masked ≡ sliced ≡ reloaded ≡ ONNX, for every family, with unequal widths and biases that are not zero."""
 
+import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.onnx_export import export_onnx
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, identity_plan
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
+from anatomy_export.exporter.repair import LayerRepair, Repair, read_repair
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import compare_all, torch_forward, verification_batches
 from anatomy_export.models import model_blocks
@@ -29,15 +32,33 @@ TEXTS = (
 keeps = st.lists(st.sets(st.integers(0, WIDTH - 1), min_size=1, max_size=WIDTH - 1), min_size=LAYERS, max_size=LAYERS)
 
 
+def repair_for(model, plan: PrunePlan, seed: int) -> Repair:
+    """W2 and b2 that are neither the model's nor zero."""
+    generator = np.random.default_rng(seed)
+    hidden = model_blocks(model)[0].up_weight.shape[1]
+    return Repair(
+        tuple(
+            LayerRepair(
+                generator.normal(0, 0.3, size=(kept, hidden)).astype(np.float32),
+                generator.normal(0, 0.2, size=hidden).astype(np.float32),
+            )
+            for kept in plan.kept_widths
+        )
+    )
+
+
 def plan_for(model, keep) -> PrunePlan:
     layers = tuple(LayerPlan(index, WIDTH, tuple(sorted(kept))) for index, kept in enumerate(keep))
     return PrunePlan(model_fingerprint(model), layers, criterion="random")
 
 
-def forwards(checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: bool, fuse: str = "ort"):
-    masked = tiny_copy(checkpoint)
-    mask_neurons_(masked, plan)
-    sliced = Checkpoint(slice_neurons(checkpoint.model, plan), checkpoint.tokenizer)
+def forwards(checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: bool, fuse: str = "ort", repair=None):
+    masked = copy.deepcopy(checkpoint.model)
+    mask_neurons_(masked, plan, repair)
+    if repair is not None:
+        repair.save(folder)
+        repair = read_repair(plan, folder)
+    sliced = Checkpoint(slice_neurons(checkpoint.model, plan, repair), checkpoint.tokenizer)
     save_checkpoint(sliced, folder / "checkpoint")
     reloaded = load_checkpoint(str(folder / "checkpoint"))
     others = {"sliced": torch_forward(sliced.model), "reloaded": torch_forward(reloaded.model)}
@@ -47,15 +68,9 @@ def forwards(checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: boo
     return torch_forward(masked), others
 
 
-def tiny_copy(checkpoint: Checkpoint):
-    import copy
-
-    return copy.deepcopy(checkpoint.model)
-
-
-def check(checkpoint, plan, *, onnx: bool, fuse: str = "ort"):
+def check(checkpoint, plan, *, onnx: bool, fuse: str = "ort", repair=None):
     with tempfile.TemporaryDirectory() as folder:
-        masked, others = forwards(checkpoint, plan, Path(folder), onnx=onnx, fuse=fuse)
+        masked, others = forwards(checkpoint, plan, Path(folder), onnx=onnx, fuse=fuse, repair=repair)
         batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
         comparisons = compare_all("masked", masked, others, batches)
         assert len(comparisons) == len(batches) * len(others)
@@ -73,13 +88,27 @@ def test_masked_sliced_reloaded(family, keep, seed):
     assert max(np.abs(dense(batch) - masked(batch)).max() for batch in batches) > 1e-4, "pruning changed nothing"
 
 
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@settings(max_examples=6, deadline=None)
+@given(keep=keeps, seed=st.integers(0, 1000))
+def test_repaired_masked_sliced_reloaded(family, keep, seed):
+    checkpoint = tiny_checkpoint(family, seed=seed)
+    plan = plan_for(checkpoint.model, keep)
+    repair = repair_for(checkpoint.model, plan, seed)
+    masked, batches = check(checkpoint, replace(plan, repair=repair.entry()), onnx=False, repair=repair)
+    bare = torch_forward(slice_neurons(checkpoint.model, plan))
+    assert max(np.abs(bare(batch) - masked(batch)).max() for batch in batches) > 1e-4, "the repair changed nothing"
+
+
 @pytest.mark.parametrize("fuse", ["ort", "none"])
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @settings(max_examples=2, deadline=None)
 @given(keep=keeps, seed=st.integers(0, 1000))
 def test_masked_sliced_reloaded_onnx(family, fuse, keep, seed):
     checkpoint = tiny_checkpoint(family, seed=seed)
-    check(checkpoint, plan_for(checkpoint.model, keep), onnx=True, fuse=fuse)
+    plan = plan_for(checkpoint.model, keep)
+    repair = repair_for(checkpoint.model, plan, seed) if fuse == "ort" else None
+    check(checkpoint, replace(plan, repair=repair and repair.entry()), onnx=True, fuse=fuse, repair=repair)
 
 
 def test_keeping_all_is_the_identity(family_name):

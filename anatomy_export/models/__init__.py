@@ -2,13 +2,13 @@
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.models import bert, distilbert, electra, gpt2, roberta
-from anatomy_export.models.family import Family, FfnBlock, ffn_blocks
+from anatomy_export.models.family import Family, FfnBlock, family_layers, ffn_blocks
 
 FAMILIES: dict[str, Family] = {
     module.FAMILY.model_type: module.FAMILY for module in (bert, roberta, distilbert, electra, gpt2)
 }
 
-__all__ = ["FAMILIES", "Family", "FfnBlock", "family_of", "ffn_blocks", "model_blocks"]
+__all__ = ["FAMILIES", "Family", "FfnBlock", "family_of", "ffn_blocks", "model_blocks", "model_layers"]
 
 
 def family_of(config) -> Family:
@@ -27,3 +27,8 @@ def family_of(config) -> Family:
 def model_blocks(model) -> list[FfnBlock]:
     """Every layer's FFN of a supported model."""
     return ffn_blocks(model, family_of(model.config))
+
+
+def model_layers(model):
+    """Every layer of a supported model, in order."""
+    return family_layers(model, family_of(model.config))

@@ -20,7 +20,7 @@ class Family:
     """A family's FFN, target token and threshold rule. Paths are dotted attribute names.
 
     `target(input_ids, pad_token_id)` gives, for `input_ids: (batch, sequence)`, the position `(batch,)` of the token
-    that the classifier reads.
+    that the classifier reads. `pre_norm`: the layer norm comes before the FFN, not after the sum with its input.
     """
 
     model_type: str
@@ -30,6 +30,7 @@ class Family:
     down: str
     target: Callable[[torch.Tensor, int | None], torch.Tensor]
     max_positions: Callable[[Any], int]
+    pre_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class FfnBlock:
     def up_bias(self) -> torch.Tensor:
         """b1, (n,); the parameter itself."""
         return self.up.bias
+
+    @property
+    def down_bias(self) -> torch.Tensor:
+        """b2, (d,); the parameter itself."""
+        return self.down.bias
 
     @property
     def down_weight(self) -> torch.Tensor:
@@ -84,6 +90,11 @@ def last_real_token(input_ids: torch.Tensor, pad_token_id: int | None) -> torch.
     return (positions * (input_ids != pad_token_id)).argmax(-1)
 
 
+def family_layers(model: torch.nn.Module, family: Family) -> torch.nn.ModuleList:
+    """The model's layers in order."""
+    return attrgetter(family.layers)(model)
+
+
 def ffn_blocks(model: torch.nn.Module, family: Family) -> list[FfnBlock]:
     """Every layer's FFN in order.
 
@@ -92,7 +103,7 @@ def ffn_blocks(model: torch.nn.Module, family: Family) -> list[FfnBlock]:
     """
     up, down = attrgetter(family.up), attrgetter(family.down)
     try:
-        layers = attrgetter(family.layers)(model)
+        layers = family_layers(model, family)
         blocks = [FfnBlock(index, up(layer), down(layer)) for index, layer in enumerate(layers)]
     except AttributeError as error:
         raise AnatomyError(f"this {family.model_type} model has no FFN where one belongs: {error}") from error
