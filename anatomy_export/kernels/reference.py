@@ -28,9 +28,7 @@ def gram_moments(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.
     """Rows (b, n) with weights (b,) give their weighted mean (n,) and centred covariance (n, n)."""
     rows, weights = rows.astype(np.float64), weights.astype(np.float64)
     mean = sum(weight * row for weight, row in zip(weights, rows, strict=True)) / weights.sum()
-    products = [
-        weight * np.outer(row - mean, row - mean) for weight, row in zip(weights, rows, strict=True)
-    ]
+    products = [weight * np.outer(row - mean, row - mean) for weight, row in zip(weights, rows, strict=True)]
     return mean, sum(products) / weights.sum()
 
 
@@ -45,9 +43,7 @@ def obs_scores(gram: np.ndarray, rows: np.ndarray, metric: np.ndarray, ridge: fl
     return np.array([refit_error(gram, rows, metric, ridge, [neuron]) for neuron in range(len(rows))])
 
 
-def obs_removal(
-    gram: np.ndarray, rows: np.ndarray, metric: np.ndarray, ridge: float
-) -> tuple[np.ndarray, np.ndarray]:
+def obs_removal(gram: np.ndarray, rows: np.ndarray, metric: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Greedy order (n,) and the error (n,) once each has gone, every trial refitted from scratch."""
     gone: list[int] = []
     errors = []

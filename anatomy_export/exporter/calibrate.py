@@ -1,0 +1,258 @@
+"""Run a classifier layer by layer over calibration text; between layers only hidden states are kept.
+
+The first layer's call is caught by a hook, then each layer module is called on the stored hidden states with the
+arguments that the model itself passed. What the FFN does is read by hooks on its two modules. Padding counts nowhere,
+and in the last layer only the token that the classifier reads counts: no other reaches the logits.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.models import family_of, model_blocks, model_layers
+from anatomy_export.models.checkpoint import Checkpoint
+
+BATCH_TOKENS = 2048
+HELD_OUT = 0.25
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`B` tokenized sentences of like length `T`.
+
+    Attributes:
+        inputs: what the model is called with, each (B, T).
+        index: (B,) position of each sentence in the calibration text.
+        target: (B,) position of the token that the classifier reads.
+        held_out: (B,) sentences that are not fitted on, only checked against.
+        labels: (B,) or None.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    index: torch.Tensor
+    target: torch.Tensor
+    held_out: torch.Tensor
+    labels: torch.Tensor | None
+
+    def counts(self, last_layer: bool) -> torch.Tensor:
+        """(B, T) bool: the tokens that count in a layer."""
+        real = self.inputs["attention_mask"].bool()
+        if not last_layer:
+            return real
+        return torch.arange(real.shape[1])[None] == self.target[:, None]
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One batch on its way through the layers: `hidden: (B, T, d)` and the layers' other arguments."""
+
+    hidden: torch.Tensor
+    rest: tuple
+    keywords: dict
+
+
+@dataclass(frozen=True)
+class FfnTrace:
+    """What one layer's FFN did: `activation: (B, T, n)`, `output: (B, T, d)`, `residual: (B, T, d)` it is added to."""
+
+    activation: torch.Tensor
+    output: torch.Tensor
+    residual: torch.Tensor
+
+
+def calibration_batches(
+    checkpoint: Checkpoint,
+    texts: Sequence[str],
+    labels: Sequence[int] | None = None,
+    *,
+    max_length: int = 128,
+    seed: int = 0,
+    held_out: float = HELD_OUT,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[Batch]:
+    """Tokenize, sort by length and cut into batches of about `batch_tokens`; a seeded share is held out.
+
+    Raises:
+        AnatomyError: fewer than two texts.
+    """
+    if len(texts) < 2:
+        raise AnatomyError(
+            f"calibration needs at least 2 texts, got {len(texts)}; next step: pass more with --data or --probes"
+        )
+    aside = np.zeros(len(texts), dtype=bool)
+    count = min(len(texts) - 1, max(1, round(held_out * len(texts))))
+    aside[np.random.default_rng(seed).permutation(len(texts))[:count]] = True
+    encoded = checkpoint.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    order = sorted(range(len(texts)), key=lambda index: (len(encoded[index]), index))
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and (stop + 1 - start) * len(encoded[order[stop]]) <= batch_tokens:
+            stop += 1
+        batches.append(_make_batch(checkpoint, texts, labels, order[start:stop], aside, max_length))
+        start = stop
+    return batches
+
+
+def _make_batch(checkpoint, texts, labels, index: list[int], aside: np.ndarray, max_length: int) -> Batch:
+    chosen = [texts[one] for one in index]
+    inputs = dict(
+        checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    )
+    config = checkpoint.model.config
+    return Batch(
+        inputs=inputs,
+        index=torch.tensor(index),
+        target=family_of(config).target(inputs["input_ids"], config.pad_token_id),
+        held_out=torch.from_numpy(aside[index]),
+        labels=None if labels is None else torch.tensor([labels[one] for one in index]),
+    )
+
+
+class _FirstLayerReached(Exception):
+    pass
+
+
+@torch.no_grad()
+def first_calls(model, batches: Sequence[Batch]) -> list[LayerCall]:
+    """What the model calls its first layer with, batch by batch."""
+    caught: list[LayerCall] = []
+
+    def catch(module, args, keywords):
+        caught.append(LayerCall(args[0], args[1:], keywords))
+        raise _FirstLayerReached
+
+    handle = model_layers(model)[0].register_forward_pre_hook(catch, with_kwargs=True)
+    try:
+        for batch in batches:
+            try:
+                model(**batch.inputs)
+            except _FirstLayerReached:
+                continue
+            raise AnatomyError("the model's forward pass does not reach its first layer")
+    finally:
+        handle.remove()
+    return caught
+
+
+@torch.no_grad()
+def trace_layer(model, layer: int, call: LayerCall) -> tuple[LayerCall, FfnTrace]:
+    """Run one layer on one batch: the call of the next layer, and what the FFN did on the way."""
+    seen: dict[str, torch.Tensor] = {}
+    block = model_blocks(model)[layer]
+    handles = (
+        block.up.register_forward_pre_hook(lambda module, args: seen.update(up=args[0])),
+        block.down.register_forward_hook(lambda module, args, output: seen.update(activation=args[0], output=output)),
+    )
+    try:
+        after = run_layer(model, layer, call)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pre_norm = family_of(model.config).pre_norm
+    residual = after.hidden - seen["output"] if pre_norm else seen["up"]
+    return after, FfnTrace(seen["activation"], seen["output"], residual)
+
+
+@torch.no_grad()
+def run_layer(model, layer: int, call: LayerCall) -> LayerCall:
+    """Run one layer on one batch."""
+    output = model_layers(model)[layer](call.hidden, *call.rest, **call.keywords)
+    return replace(call, hidden=output[0] if isinstance(output, tuple) else output)
+
+
+@contextmanager
+def ffn_gradients(model) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Inside: each forward pass leaves every layer's activation (B, T, n) and a zero added to its FFN's output, whose
+    gradient is the output's."""
+    activations: list[torch.Tensor] = []
+    zeros: list[torch.Tensor] = []
+
+    def add_zero(module, args, output):
+        zero = torch.zeros_like(output, requires_grad=True)
+        activations.append(args[0].detach())
+        zeros.append(zero)
+        return output + zero
+
+    handles = [block.down.register_forward_hook(add_zero) for block in model_blocks(model)]
+    try:
+        yield activations, zeros
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+Objective = Callable[[torch.Tensor, Batch], torch.Tensor]
+
+
+def margin(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Difference of the two largest logits (B, C), (B,)."""
+    best = logits.topk(2, dim=-1).values
+    return best[:, 0] - best[:, 1]
+
+
+def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Cross entropy of each sentence, (B,).
+
+    Raises:
+        AnatomyError: the batch has no labels.
+    """
+    if batch.labels is None:
+        raise AnatomyError("fisher needs labelled calibration text; next step: pass labelled --data")
+    return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How an objective of the logits depends on the FFN outputs, in float64.
+
+    Attributes:
+        metric: per layer E over sentences of Σ over tokens of g gᵀ, (d, d), g the gradient at the FFN output.
+        fisher: per layer E over sentences of (Σ over tokens of a_j ∂/∂a_j)², (n,); arXiv 2204.09656.
+        sensitivity: per batch ‖g‖² of every token, (L, B, T), float32, in units of its layer's mean.
+    """
+
+    metric: tuple[torch.Tensor, ...]
+    fisher: tuple[torch.Tensor, ...]
+    sensitivity: tuple[torch.Tensor, ...]
+
+
+def measure_gradients(model, batches: Sequence[Batch], objective: Objective = margin) -> Gradients:
+    """One forward and backward pass a batch. Held-out sentences count in the sensitivity only."""
+    blocks = model_blocks(model)
+    metric = [torch.zeros(2 * block.down_bias.shape, dtype=torch.float64) for block in blocks]
+    fisher = [torch.zeros(block.width, dtype=torch.float64) for block in blocks]
+    sensitivity, sentences = [], 0
+    with ffn_gradients(model) as (activations, zeros):
+        for batch in batches:
+            activations.clear()
+            zeros.clear()
+            values = objective(model(**batch.inputs).logits, batch)
+            gradients = torch.autograd.grad(values.sum(), zeros)
+            fit = ~batch.held_out
+            sentences += int(fit.sum())
+            for layer, (block, gradient) in enumerate(zip(blocks, gradients, strict=True)):
+                chosen = gradient[fit]
+                flat = chosen.flatten(0, 1)
+                metric[layer] += flat.T @ flat
+                with torch.no_grad():
+                    neuron = (activations[layer][fit] * (chosen @ block.down_weight.T)).sum(1)
+                fisher[layer] += neuron.double().square().sum(0)
+            sensitivity.append(torch.stack([gradient.square().sum(-1) for gradient in gradients]))
+    scale = 1 / max(sentences, 1)
+    return Gradients(
+        tuple(one * scale for one in metric), tuple(one * scale for one in fisher), _in_means(sensitivity, batches)
+    )
+
+
+def _in_means(sensitivity: list[torch.Tensor], batches: Sequence[Batch]) -> tuple[torch.Tensor, ...]:
+    """Divide by each layer's mean over the tokens that count; a layer without any gradient weighs all alike."""
+    totals = torch.stack([one.sum((1, 2), dtype=torch.float64) for one in sensitivity]).sum(0)
+    layers = len(totals)
+    counts = [sum(int(batch.counts(layer == layers - 1).sum()) for batch in batches) for layer in range(layers)]
+    means = (totals / torch.tensor(counts)).float()[:, None, None]
+    return tuple(torch.where(means > 0, one / means, torch.ones_like(one)) for one in sensitivity)

@@ -1,0 +1,104 @@
+"""Closed-form repair of what pruning leaves of an FFN: W2 and b2 refitted to what the dense model computes.
+
+Layer by layer, on the pruned model's inputs. With `a` the kept activations and `e` the error that masking alone leaves
+in the output, ridge regression gives `W2_K + (C + λ mean(diag C) I)⁻¹ C_ae` and the bias that keeps the mean, `C` the
+centred covariance. For `e = W2_Pᵀ a_P` this is the affine least squares `W2_K + (C_KK + λI)⁻¹ C_KP W2_P`. λ, and
+whether least squares, the bias alone or nothing is best, is decided on text that was held out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from anatomy_export.kernels.gram import Moments
+from anatomy_export.kernels.solve import ridge_factor
+
+NONE, BIAS, LEAST_SQUARES, AUTO = "none", "bias", "least-squares", "auto"
+MODES = (NONE, BIAS, LEAST_SQUARES, AUTO)
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is added to one layer's kept W2 and to its b2.
+
+    Attributes:
+        weight: (k, d), float64.
+        bias: (d,), float64.
+        mode: "none", "bias" or "least-squares".
+        ridge: relative λ of the least squares, else None.
+        error: held-out mean squared error of the output with this correction.
+        masked_error: the same with none.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    mode: str
+    ridge: float | None
+    error: float
+    masked_error: float
+
+
+def fit_correction(
+    fit: Moments,
+    held_out: Moments,
+    kept: int,
+    *,
+    mode: str = AUTO,
+    metric: torch.Tensor | None = None,
+    ridges: Sequence[float] = RIDGES,
+) -> Correction:
+    """The correction with the smallest held-out error.
+
+    Args:
+        fit, held_out: moments of the rows `[a (k) | e (d)]`.
+        kept: k.
+        mode: what may be chosen; "auto" for all of them.
+        metric: (d, d) of the output error; the identity by default.
+        ridges: λ tried, relative to the mean diagonal of C.
+    """
+    hidden = len(fit.mean) - kept
+    empty, still = fit.mean.new_zeros(kept, hidden), fit.mean.new_zeros(hidden)
+    masked_error = correction_error(held_out, empty, still, metric)
+    candidates = [Correction(empty, still, NONE, None, masked_error, masked_error)]
+    if mode in (BIAS, AUTO):
+        shift = fit.mean[kept:]
+        error = correction_error(held_out, empty, shift, metric)
+        candidates.append(Correction(empty, shift, BIAS, None, error, masked_error))
+    for ridge in ridges if mode in (LEAST_SQUARES, AUTO) else ():
+        factor, used = ridge_factor(fit.covariance[:kept, :kept], ridge)
+        weight = torch.cholesky_solve(fit.covariance[:kept, kept:], factor)
+        shift = fit.mean[kept:] - weight.T @ fit.mean[:kept]
+        error = correction_error(held_out, weight, shift, metric)
+        candidates.append(Correction(weight, shift, LEAST_SQUARES, used, error, masked_error))
+    allowed = [one for one in candidates if mode in (AUTO, one.mode)]
+    return min(allowed, key=lambda one: one.error)
+
+
+def correction_error(
+    moments: Moments, weight: torch.Tensor, bias: torch.Tensor, metric: torch.Tensor | None = None
+) -> float:
+    """E of `rᵀ M r` with `r = e − weightᵀ a − bias`, from the moments of `[a | e]`."""
+    kept = len(weight)
+    covariance, mean = moments.covariance, moments.mean
+    across = weight.T @ covariance[:kept, kept:]
+    spread = covariance[kept:, kept:] - across - across.T + weight.T @ covariance[:kept, :kept] @ weight
+    offset = mean[kept:] - weight.T @ mean[:kept] - bias
+    second = spread + torch.outer(offset, offset)
+    return float(second.trace() if metric is None else (second * metric).sum())
+
+
+def masked_moments(moments: Moments, rows: torch.Tensor, keep: torch.Tensor) -> Moments:
+    """Moments of `[a_K | e + W2_Pᵀ a_P]` from those of `[a (n) | e (d)]`, when only `keep: (k,)` stay.
+
+    `rows` is W2, (n, d).
+    """
+    neurons, hidden = rows.shape
+    pruned = torch.ones(neurons, dtype=torch.bool, device=rows.device)
+    pruned[keep] = False
+    turn = torch.zeros(len(keep) + hidden, neurons + hidden, dtype=torch.float64, device=rows.device)
+    turn[torch.arange(len(keep)), keep] = 1
+    turn[len(keep) :, :neurons] = (rows.double() * pruned[:, None]).T
+    turn[len(keep) :, neurons:] = torch.eye(hidden, dtype=torch.float64)
+    return Moments(moments.count, moments.weight, turn @ moments.mean, turn @ moments.covariance @ turn.T)

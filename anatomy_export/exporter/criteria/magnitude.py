@@ -1,0 +1,11 @@
+"""Norm of each W2 row: no data needed (Li et al., arXiv 1608.08710, for filters)."""
+
+import numpy as np
+
+from anatomy_export.exporter.criteria.context import Context
+from anatomy_export.exporter.statistics import LayerStatistics
+
+
+def score(layer: LayerStatistics, context: Context) -> np.ndarray:
+    """‖W2 row‖, (n,)."""
+    return layer.down_weight.norm(dim=1).numpy()

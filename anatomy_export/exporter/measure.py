@@ -1,0 +1,100 @@
+"""One calibration pass: gradients, the scores of every criterion asked for, and each layer's predicted damage."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.allocate import (
+    GLOBAL,
+    SENSITIVITY,
+    UNIFORM,
+    global_widths,
+    marginal_widths,
+    uniform_widths,
+)
+from anatomy_export.exporter.calibrate import Batch, Gradients, loss, measure_gradients
+from anatomy_export.exporter.criteria import Context, find_criterion
+from anatomy_export.exporter.criteria.obs import damage
+from anatomy_export.exporter.statistics import dense_statistics
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Per layer (n,): higher = keep."""
+
+    criterion: str
+    layers: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What planning and repair need of the dense model.
+
+    Attributes:
+        gradients: of the logit margin.
+        scores: by criterion.
+        damage: per layer (n + 1,), predicted squared change of the margin once 0, 1, … n neurons are gone and the
+            rest is refitted.
+    """
+
+    gradients: Gradients
+    scores: dict[str, NeuronScores]
+    damage: tuple[np.ndarray, ...]
+
+
+def measure(
+    model,
+    batches: Sequence[Batch],
+    criteria: Sequence[str],
+    context: Context,
+    *,
+    after_layer: Callable[[int], object] = lambda layer: None,
+) -> Measurement:
+    """Score every neuron by each criterion.
+
+    Raises:
+        AnatomyError: an unknown criterion, or one whose labels or anatomy are missing.
+    """
+    found = {name: find_criterion(name) for name in criteria}
+    gradients = measure_gradients(model, batches)
+    losses = measure_gradients(model, batches, loss) if any(one.needs_labels for one in found.values()) else None
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
+    curves = []
+    for layer in dense_statistics(model, batches, gradients, losses):
+        for name, criterion in found.items():
+            scores[name].append(criterion.score(layer, context))
+        curves.append(damage(layer, context))
+        after_layer(layer.layer)
+    return Measurement(
+        gradients, {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}, tuple(curves)
+    )
+
+
+def choose_widths(
+    measurement: Measurement, criterion: str, *, keep_ratio: float, allocate: str = SENSITIVITY, align: int = 1
+) -> list[int]:
+    """Neurons that each layer keeps.
+
+    Raises:
+        AnatomyError: the ratio is not in (0, 1], the allocation does not exist, or there is no room for every layer.
+    """
+    if not 0 < keep_ratio <= 1:
+        raise AnatomyError(f"keep ratio is {keep_ratio}, expected more than 0 and at most 1")
+    scores = measurement.scores[criterion].layers
+    widths = [len(one) for one in scores]
+    total = max(len(widths), round(keep_ratio * sum(widths)))
+    if allocate == UNIFORM:
+        return uniform_widths(widths, keep_ratio, align)
+    if allocate == GLOBAL:
+        return global_widths(scores, total, comparable=find_criterion(criterion).comparable, align=align)
+    if allocate == SENSITIVITY:
+        return marginal_widths(measurement.damage, total, align)
+    raise AnatomyError(f"allocation '{allocate}' does not exist; choose of {UNIFORM}, {GLOBAL}, {SENSITIVITY}")
+
+
+def kept_neurons(scores: NeuronScores, widths: Sequence[int]) -> list[np.ndarray]:
+    """Per layer the sorted indices of the `widths[l]` best neurons, ties by index."""
+    orders = [np.lexsort((np.arange(len(one)), -one)) for one in scores.layers]
+    return [np.sort(order[:width]) for order, width in zip(orders, widths, strict=True)]

@@ -1,0 +1,133 @@
+"""Repair a pruned model layer by layer, each on the inputs that the repaired layers below it give.
+
+The dense and the pruned model run side by side. What a layer's repaired FFN is fitted to is either what its own dense
+FFN would give on the same input ("layer"), or whatever brings the sum with its residual back to the dense model's
+("model"), which also takes back the error that came up from below (as GPTAQ does for quantization, arXiv 2504.02692).
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from anatomy_export.exporter.calibrate import (
+    Batch,
+    FfnTrace,
+    Gradients,
+    LayerCall,
+    first_calls,
+    run_layer,
+    trace_layer,
+)
+from anatomy_export.exporter.compensate import AUTO, RIDGES, Correction, fit_correction
+from anatomy_export.exporter.repair import LayerRepair, Repair
+from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
+from anatomy_export.kernels.gram import GramAccumulator, Moments
+from anatomy_export.models import FfnBlock, model_blocks
+
+LAYER, MODEL = "layer", "model"
+
+
+@dataclass(frozen=True)
+class LayerOutcome:
+    """What was done to a layer: see `Correction`."""
+
+    layer: int
+    mode: str
+    ridge: float | None
+    error: float
+    masked_error: float
+
+
+@dataclass(frozen=True)
+class Refit:
+    """The repaired weights, and what was decided for each layer."""
+
+    repair: Repair
+    outcomes: tuple[LayerOutcome, ...]
+
+
+def refit(
+    model,
+    batches: Sequence[Batch],
+    gradients: Gradients,
+    keep: Sequence[np.ndarray],
+    *,
+    mode: str = AUTO,
+    goal: str = MODEL,
+    exponent: float = TOKEN_EXPONENT,
+    ridges: Sequence[float] = RIDGES,
+    after_layer: Callable[[int], object] = lambda layer: None,
+) -> Refit:
+    """Repair what is left of every FFN; `model` is not changed.
+
+    Args:
+        gradients: of the margin on the dense model: the metric of the errors, and the tokens' weights.
+        keep: per layer the sorted kept neurons, (k,).
+        mode: what may be done, see `fit_correction`.
+        goal: "model" or "layer", see above.
+        exponent: of ‖g‖² in the token weights.
+        ridges: λ tried, relative to the mean diagonal of the covariance.
+        after_layer: called once a layer is done.
+    """
+    pruned = copy.deepcopy(model)
+    dense_calls = first_calls(model, batches)
+    pruned_calls = list(dense_calls)
+    repairs, outcomes = [], []
+    for layer, block in enumerate(model_blocks(pruned)):
+        kept = torch.as_tensor(np.asarray(keep[layer]))
+        sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent, goal)
+        following = []
+        for index, batch in enumerate(batches):
+            after, trace = trace_layer(model, layer, dense_calls[index])
+            following.append(after)
+            sums.add(batch, gradients.sensitivity[index][layer], trace, pruned, layer, pruned_calls[index])
+        correction = fit_correction(
+            *sums.moments(), len(kept), mode=mode, metric=gradients.metric[layer], ridges=ridges
+        )
+        repairs.append(_cut_(block, kept, correction))
+        outcomes.append(
+            LayerOutcome(layer, correction.mode, correction.ridge, correction.error, correction.masked_error)
+        )
+        dense_calls = following
+        pruned_calls = [run_layer(pruned, layer, call) for call in pruned_calls]
+        after_layer(layer)
+    return Refit(Repair(tuple(repairs)), tuple(outcomes))
+
+
+class _LayerSums:
+    """Moments of `[kept activations | error of the masked FFN]`, fitted and held-out sentences apart."""
+
+    def __init__(self, block: FfnBlock, kept: torch.Tensor, last: bool, exponent: float, goal: str):
+        self.block, self.kept, self.last, self.exponent, self.goal = block, kept, last, exponent, goal
+        self.fit, self.held_out = GramAccumulator(), GramAccumulator()
+        self.rows = block.down_weight.detach()[kept]
+
+    @torch.no_grad()
+    def add(
+        self, batch: Batch, sensitivity: torch.Tensor, dense: FfnTrace, pruned, layer: int, call: LayerCall
+    ) -> None:
+        _, trace = trace_layer(pruned, layer, call)
+        weights = token_weights(batch, sensitivity, self.last, self.exponent)
+        counts = batch.counts(self.last)
+        activation = trace.activation[..., self.kept]
+        goal = trace.output if self.goal == LAYER else dense.output + dense.residual - trace.residual
+        joined = torch.cat([activation, goal - activation @ self.rows - self.block.down_bias], dim=-1)
+        for sums, part in ((self.fit, ~batch.held_out), (self.held_out, batch.held_out)):
+            chosen = counts & part[:, None]
+            sums.add(joined[chosen], weights[chosen])
+
+    def moments(self) -> tuple[Moments, Moments]:
+        return self.fit.moments(), self.held_out.moments()
+
+
+@torch.no_grad()
+def _cut_(block: FfnBlock, kept: torch.Tensor, correction: Correction) -> LayerRepair:
+    """Leave the kept neurons with their repaired W2 and b2 in the block."""
+    down_weight = (block.down_weight[kept].double() + correction.weight).float()
+    down_bias = (block.down_bias.double() + correction.bias).float()
+    block.resize_(block.up_weight[kept], block.up_bias[kept], down_weight)
+    block.down_bias.copy_(down_bias)
+    return LayerRepair(down_weight.numpy().copy(), down_bias.numpy().copy())

@@ -1,0 +1,143 @@
+"""The layer-by-layer runner is the model, for every family; padding and unread tokens count nowhere."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_checkpoint
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.calibrate import (
+    calibration_batches,
+    first_calls,
+    loss,
+    margin,
+    measure_gradients,
+    run_layer,
+    trace_layer,
+)
+from anatomy_export.exporter.statistics import dense_statistics
+from anatomy_export.models import model_blocks
+
+TEXTS = (
+    "the film is good",
+    "awful",
+    "a very bad story and awful acting but never a plot",
+    "I walked out of cinema",
+    "a great film and a great plot",
+    "not very good",
+)
+LABELS = (1, 0, 0, 0, 1, 0)
+
+
+@cache
+def calibrated(family: str):
+    """A model and its batches; tests leave the model as it was."""
+    checkpoint = tiny_checkpoint(family)
+    return checkpoint.model, calibration_batches(checkpoint, TEXTS, LABELS, batch_tokens=20, held_out=0.34)
+
+
+def test_batches_hold_every_text_once(family_name):
+    _, batches = calibrated(family_name)
+    assert len(batches) > 1
+    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(6))
+    assert sum(int(batch.held_out.sum()) for batch in batches) == 2
+    assert [LABELS[index] for batch in batches for index in batch.index] == [
+        int(label) for batch in batches for label in batch.labels
+    ]
+
+
+def test_layer_by_layer_is_the_model(family_name):
+    model, batches = calibrated(family_name)
+    blocks = model_blocks(model)
+    for batch, call in zip(batches, first_calls(model, batches), strict=True):
+        with torch.inference_mode():
+            states = model(**batch.inputs, output_hidden_states=True).hidden_states
+        real = batch.counts(False)
+        for layer, block in enumerate(blocks):
+            plain = run_layer(model, layer, call)
+            call, trace = trace_layer(model, layer, call)
+            torch.testing.assert_close(plain.hidden, call.hidden)
+            torch.testing.assert_close(trace.activation @ block.down_weight + block.down_bias, trace.output)
+            if layer + 1 < len(blocks):
+                torch.testing.assert_close(call.hidden[real], states[layer + 1][real])
+        last = model.transformer.ln_f(call.hidden) if family_name == "gpt2" else call.hidden
+        torch.testing.assert_close(last[real], states[-1][real])
+
+
+def test_the_layer_is_made_of_the_residual_and_the_output(family_name):
+    """GPT-2 hands their sum on; the others normalise it with a fresh layer norm (scale 1, small bias)."""
+    model, batches = calibrated(family_name)
+    after, trace = trace_layer(model, 0, first_calls(model, batches)[0])
+    expected = trace.residual + trace.output
+    if family_name != "gpt2":
+        expected = torch.nn.functional.layer_norm(expected, expected.shape[-1:])
+        expected = expected + (after.hidden - expected).mean((0, 1))  # its bias
+    torch.testing.assert_close(after.hidden, expected, atol=1e-4, rtol=1e-4)
+
+
+def slopes(model, batches, objective, parameter: torch.Tensor, change: torch.Tensor, step: float = 1e-2):
+    """Central differences of the objective of every fitted sentence along `change` of a parameter."""
+    before, found = parameter.detach().clone(), []
+    with torch.no_grad():
+        for batch in batches:
+            values = []
+            for signed in (step, -step):
+                parameter.copy_(before + signed * change)
+                values.append(objective(model(**batch.inputs).logits, batch)[~batch.held_out])
+            found.append((values[0] - values[1]) / (2 * step))
+        parameter.copy_(before)
+    return torch.cat(found)
+
+
+def test_the_metric_predicts_the_margin(family_name):
+    """In the last layer one token a sentence counts, so the metric is exact for a change of the bias."""
+    model, batches = calibrated(family_name)
+    metric = measure_gradients(model, batches).metric[-1]
+    change = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    found = slopes(model, batches, margin, model_blocks(model)[-1].down_bias, change).square().mean()
+    np.testing.assert_allclose(change.double() @ metric @ change.double(), found, rtol=0.02)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_fisher_is_the_squared_derivative_of_a_neurons_mask(family):
+    model, batches = calibrated(family)
+    found = measure_gradients(model, batches, loss).fisher[1][3]
+    weight = model_blocks(model)[1].down_weight
+    change = torch.zeros_like(weight)
+    change[3] = weight[3].detach()
+    np.testing.assert_allclose(found, slopes(model, batches, loss, weight, change).square().mean(), rtol=0.05)
+
+
+def test_padding_and_unread_tokens_have_no_gradient(family_name):
+    model, batches = calibrated(family_name)
+    for batch, sensitivity in zip(batches, measure_gradients(model, batches).sensitivity, strict=True):
+        assert (sensitivity[:, ~batch.counts(False)] == 0).all()
+        assert (sensitivity[-1][~batch.counts(True)] == 0).all()
+        assert (sensitivity[-1][batch.counts(True)] > 0).all()
+
+
+def test_statistics_of_unpadded_and_padded_batches_agree(family_name):
+    checkpoint = tiny_checkpoint(family_name)
+    results = []
+    for batch_tokens in (1, 1000):
+        batches = calibration_batches(checkpoint, TEXTS, batch_tokens=batch_tokens)
+        gradients = measure_gradients(checkpoint.model, batches)
+        results.append(list(dense_statistics(checkpoint.model, batches, gradients)))
+    for alone, padded in zip(*results, strict=True):
+        torch.testing.assert_close(alone.moments.covariance, padded.moments.covariance, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(alone.mean_square, padded.mean_square, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(alone.metric, padded.metric, atol=1e-7, rtol=1e-3)
+    assert results[0][-1].moments.count == 4, "one token a fitted sentence in the last layer"
+
+
+def test_a_single_text_is_refused():
+    with pytest.raises(AnatomyError, match="calibration needs at least 2 texts, got 1"):
+        calibration_batches(tiny_checkpoint("bert"), TEXTS[:1])
+
+
+def test_loss_needs_labels():
+    checkpoint = tiny_checkpoint("bert")
+    with pytest.raises(AnatomyError, match="fisher needs labelled"):
+        measure_gradients(checkpoint.model, calibration_batches(checkpoint, TEXTS), loss)

@@ -1,0 +1,173 @@
+"""The closed-form repair: right where the answer is known, and never chosen where held-out text says otherwise."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import WORDS, tiny_checkpoint
+
+from anatomy_export.exporter.calibrate import calibration_batches, measure_gradients
+from anatomy_export.exporter.compensate import (
+    AUTO,
+    BIAS,
+    LEAST_SQUARES,
+    NONE,
+    correction_error,
+    fit_correction,
+    masked_moments,
+)
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+from anatomy_export.exporter.prune import slice_neurons
+from anatomy_export.exporter.refit import LAYER, MODEL, refit
+from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.kernels.gram import GramAccumulator
+from anatomy_export.models import model_blocks
+
+NEURONS, HIDDEN, KEEP = 12, 5, torch.tensor([0, 2, 3, 7, 8])
+PRUNED = [index for index in range(NEURONS) if index not in KEEP.tolist()]
+
+
+def data(seed: int = 0, rows: int = 400):
+    generator = torch.Generator().manual_seed(seed)
+    activation = torch.randn(rows, NEURONS, generator=generator, dtype=torch.float64) + 1
+    weight = torch.randn(NEURONS, HIDDEN, generator=torch.Generator().manual_seed(99), dtype=torch.float64)
+    return activation, weight
+
+
+def moments(activation: torch.Tensor, weight: torch.Tensor):
+    sums = GramAccumulator()
+    sums.add(torch.cat([activation[:, KEEP], activation[:, PRUNED] @ weight[PRUNED]], dim=1))
+    return sums.moments()
+
+
+def test_the_formula_is_affine_least_squares():
+    activation, weight = data()
+    found = fit_correction(moments(activation, weight), moments(*data(1)), 5, mode=LEAST_SQUARES, ridges=(1e-12,))
+    design = np.hstack([activation[:, KEEP].numpy(), np.ones((400, 1))])
+    expected = np.linalg.lstsq(design, (activation[:, PRUNED] @ weight[PRUNED]).numpy(), rcond=None)[0]
+    np.testing.assert_allclose(found.weight, expected[:-1], atol=1e-8)
+    np.testing.assert_allclose(found.bias, expected[-1], atol=1e-8)
+
+
+def test_an_exact_dependence_is_repaired_exactly():
+    parts = []
+    for seed in (0, 1):
+        activation, weight = data(seed)
+        mix = torch.randn(5, len(PRUNED), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+        activation[:, PRUNED] = activation[:, KEEP] @ mix + 3
+        parts.append(moments(activation, weight))
+    found = fit_correction(*parts, 5)
+    assert found.mode == LEAST_SQUARES
+    assert found.masked_error > 1
+    assert found.error < 1e-6 * found.masked_error
+
+
+def test_removing_neurons_that_send_nothing_changes_nothing():
+    activation, weight = data()
+    weight[PRUNED] = 0
+    found = fit_correction(moments(activation, weight), moments(activation, weight), 5)
+    assert found.masked_error == found.error == 0
+    assert (found.weight == 0).all()
+    assert (found.bias == 0).all()
+
+
+def test_a_mean_that_one_token_makes_is_not_taken_for_a_bias():
+    """A neuron that fires hugely on a single fitted token and nowhere else: the bias alone would be ruinous."""
+    activation, weight = data()
+    held_out = moments(*data(1))
+    activation[0, PRUNED[0]] = 1e5
+    fit = moments(activation, weight)
+    assert fit_correction(fit, held_out, 5, mode=BIAS).error > 1e3 * held_out.second[5:, 5:].trace()
+    found = fit_correction(fit, held_out, 5)
+    assert found.mode != BIAS
+    assert found.error <= found.masked_error
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_smallest_ridge_does_not_beat_the_chosen_one(seed):
+    """Few fitted rows: λ → 0 overfits, and held-out rows find that out; a third sample agrees."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(NEURONS, NEURONS, generator=generator, dtype=torch.float64)
+    weight = data()[1]
+    parts = [
+        moments(torch.randn(rows, NEURONS, generator=generator, dtype=torch.float64) @ mix, weight)
+        for rows in (8, 200, 2000)
+    ]
+    chosen = fit_correction(*parts[:2], 5)
+    bare = fit_correction(*parts[:2], 5, mode=LEAST_SQUARES, ridges=(1e-10,))
+    errors = [correction_error(parts[2], one.weight, one.bias) for one in (chosen, bare)]
+    assert errors[0] <= 1.05 * errors[1]
+
+
+def test_moments_of_all_neurons_give_those_of_the_kept():
+    activation, weight = data()
+    extra = torch.randn(400, HIDDEN, dtype=torch.float64)
+    whole, direct = GramAccumulator(), GramAccumulator()
+    whole.add(torch.cat([activation, extra], dim=1))
+    direct.add(torch.cat([activation[:, KEEP], extra + activation[:, PRUNED] @ weight[PRUNED]], dim=1))
+    turned = masked_moments(whole.moments(), weight, KEEP)
+    torch.testing.assert_close(turned.mean, direct.moments().mean)
+    torch.testing.assert_close(turned.covariance, direct.moments().covariance)
+
+
+def sentences(seed: int, count: int) -> tuple[str, ...]:
+    generator = np.random.default_rng(seed)
+    return tuple(" ".join(generator.choice(WORDS, generator.integers(3, 12))) for _ in range(count))
+
+
+@cache
+def calibrated(family: str):
+    checkpoint = tiny_checkpoint(family)
+    batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=400)
+    return checkpoint, batches, measure_gradients(checkpoint.model, batches)
+
+
+def repaired(checkpoint, keep, result):
+    layers = tuple(LayerPlan(index, 24, tuple(kept.tolist())) for index, kept in enumerate(keep))
+    plan = PrunePlan(model_fingerprint(checkpoint.model), layers, "obs", repair=result.repair.entry())
+    return slice_neurons(checkpoint.model, plan, result.repair)
+
+
+def drift(checkpoint, model) -> float:
+    """Mean squared change of the logits on fresh text."""
+    inputs = checkpoint.tokenizer(list(sentences(1, 40)), padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        return float((checkpoint.model(**inputs).logits - model(**inputs).logits).square().mean())
+
+
+@pytest.mark.parametrize("goal", [LAYER, MODEL])
+def test_keeping_all_changes_nothing(family_name, goal):
+    checkpoint, batches, gradients = calibrated(family_name)
+    keep = [np.arange(24)] * 3
+    result = refit(checkpoint.model, batches, gradients, keep, goal=goal)
+    assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-9
+
+
+@pytest.mark.parametrize("goal", [LAYER, MODEL])
+def test_a_duplicated_neuron_is_made_up_for(family_name, goal):
+    checkpoint = tiny_checkpoint(family_name)
+    with torch.no_grad():
+        for block in model_blocks(checkpoint.model):
+            block.up_weight[5], block.up_bias[5] = block.up_weight[9], block.up_bias[9]
+    batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=400)
+    keep = [np.array([index for index in range(24) if index != 5])] * 3
+    gradients = measure_gradients(checkpoint.model, batches)
+    bare = refit(checkpoint.model, batches, gradients, keep, mode=NONE)
+    result = refit(checkpoint.model, batches, gradients, keep, goal=goal)
+    assert all(outcome.mode == LEAST_SQUARES for outcome in result.outcomes)
+    assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-4 * drift(
+        checkpoint, repaired(checkpoint, keep, bare)
+    )
+
+
+def test_repair_brings_the_logits_closer(family_name):
+    checkpoint, batches, gradients = calibrated(family_name)
+    keep = [np.arange(0, 24, 2)] * 3
+    found = {
+        mode: drift(
+            checkpoint, repaired(checkpoint, keep, refit(checkpoint.model, batches, gradients, keep, mode=mode))
+        )
+        for mode in (NONE, BIAS, AUTO)
+    }
+    assert found[AUTO] < found[BIAS] < found[NONE]

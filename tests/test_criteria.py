@@ -1,0 +1,128 @@
+"""Every criterion on every family, and how widths are shared out."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.allocate import global_widths, marginal_widths, uniform_widths
+from anatomy_export.exporter.calibrate import calibration_batches, loss, measure_gradients
+from anatomy_export.exporter.criteria import CRITERIA, Context, find_criterion
+from anatomy_export.exporter.criteria.obs import damage
+from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.exporter.statistics import dense_statistics
+from anatomy_export.exporter.thresholds import preset_setup
+from anatomy_export.models import model_blocks
+
+TEXTS = ("the film is good", "awful", "a very bad story", "I walked out of cinema", "a great plot", "not good")
+LABELS = (1, 0, 0, 0, 1, 0)
+
+
+@cache
+def measured(family: str):
+    checkpoint = tiny_checkpoint(family)
+    with torch.no_grad():
+        for block in model_blocks(checkpoint.model):
+            block.down_weight[4] = 0
+    batches = calibration_batches(checkpoint, TEXTS, LABELS)
+    gradients = measure_gradients(checkpoint.model, batches), measure_gradients(checkpoint.model, batches, loss)
+    rule = "gpt2" if family == "gpt2" else "bert"
+    context = Context(
+        anatomy=score_anatomy(checkpoint, TEXTS[:2], strong_threshold=0.9),
+        rule=rule,
+        setup=preset_setup(f"{rule}-1", rule, 3),
+    )
+    return list(dense_statistics(checkpoint.model, batches, *gradients)), context
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_neuron_that_sends_nothing_ranks_last(family_name, name):
+    layers, context = measured(family_name)
+    for layer in layers:
+        scores = find_criterion(name).score(layer, context)
+        assert scores.shape == (24,)
+        assert not np.isnan(scores).any()
+        np.testing.assert_array_equal(scores, find_criterion(name).score(layer, context))
+        one_sided = name == "anatomy" and context.similarity(layer.layer)[1].rule == "one-sided"
+        if name != "random" and not one_sided:
+            assert scores[4] <= np.sort(scores)[1]
+
+
+def test_known_values():
+    layers, context = measured("bert")
+    layer = layers[0]
+    rms, norms = layer.mean_square.sqrt(), layer.down_weight.norm(dim=1)
+    np.testing.assert_allclose(CRITERIA["activation"].score(layer, context), rms * norms)
+    np.testing.assert_allclose(CRITERIA["fluctuation"].score(layer, context), layer.variance * norms**2)
+    weighted = CRITERIA["anatomy-activation"].score(layer, context)
+    np.testing.assert_allclose(weighted, rms * norms * np.abs(context.similarity(0)[0]), rtol=1e-6)
+
+
+def test_strong_neurons_stay():
+    layers, context = measured("bert")
+    strict = Context(
+        **{**vars(context), "anatomy": score_anatomy(tiny_checkpoint("bert"), TEXTS, strong_threshold=0.1)}
+    )
+    for name in ("anatomy", "anatomy-activation"):
+        scores = CRITERIA[name].score(layers[0], strict)
+        strong = strict.similarity(0)[2]
+        assert len(strong) > 0
+        assert np.isinf(scores[strong]).all()
+
+
+def test_greedy_scores_follow_the_order_of_removal():
+    layers, context = measured("bert")
+    scores = CRITERIA["obs-gradient"].score(layers[0], context)
+    assert len(np.unique(scores)) == 24
+    curve = damage(layers[0], context)
+    assert curve.shape == (25,)
+    assert curve[0] == 0
+    assert (np.diff(curve) > -1e-15).all()
+
+
+def test_what_a_criterion_needs():
+    layers, context = measured("bert")
+    with pytest.raises(AnatomyError, match="'wanda' does not exist; choose of anatomy, "):
+        find_criterion("wanda")
+    with pytest.raises(AnatomyError, match="need the model's anatomy"):
+        CRITERIA["anatomy"].score(layers[0], Context())
+    bare = type(layers[0])(**{**vars(layers[0]), "fisher": None})
+    with pytest.raises(AnatomyError, match="fisher needs labelled"):
+        CRITERIA["fisher"].score(bare, context)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), align=st.sampled_from([1, 3, 4]), seed=st.integers(0, 1000))
+def test_marginal_widths_are_the_cheapest(data, align, seed):
+    generator = np.random.default_rng(seed)
+    widths = data.draw(st.lists(st.integers(4, 13), min_size=1, max_size=4))
+    curves = [np.concatenate([[0], np.sort(generator.exponential(size=width)).cumsum()]) for width in widths]
+    total = data.draw(st.integers(align * len(widths), sum(widths)))
+    found = marginal_widths(curves, total, align)
+    assert total <= sum(found) < total + align + max(width % align for width in widths) + 1
+    assert all(1 <= kept <= width for kept, width in zip(found, widths, strict=True))
+    assert all(kept % align == 0 or kept == width for kept, width in zip(found, widths, strict=True))
+    if align == 1:
+        costs = np.sort(np.concatenate([np.diff(curve)[:-1] for curve in curves]))
+        gone = sum(widths) - total
+        spent = sum(curve[width - kept] for curve, width, kept in zip(curves, widths, found, strict=True))
+        np.testing.assert_allclose(spent, costs[:gone].sum())
+
+
+def test_widths_without_room():
+    with pytest.raises(AnatomyError, match="3 neurons are to be kept, but 4 layers need at least 4"):
+        marginal_widths([np.arange(6.0)] * 4, 3)
+
+
+def test_uniform_and_global_widths():
+    assert uniform_widths([24, 10], 0.5) == [12, 5]
+    assert uniform_widths([24, 10], 0.5, align=8) == [16, 8]
+    scores = [np.array([9.0, 8, 7, 6]), np.array([1.0, 2, 3, 4])]
+    assert global_widths(scores, 5, comparable=True) == [4, 1]
+    assert global_widths(scores, 4, comparable=False) == [2, 2]
+    assert global_widths([np.array([np.inf, 1, 2, 3]), np.array([4.0, 5, 6, 7])], 4, comparable=True) == [1, 3]
