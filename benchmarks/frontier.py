@@ -22,7 +22,7 @@ from anatomy_export.exporter.criteria import CRITERIA, Context
 from anatomy_export.exporter.measure import choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
-from anatomy_export.exporter.refit import MODEL, refit
+from anatomy_export.exporter.refit import refit
 from anatomy_export.exporter.score import model_fingerprint, score_anatomy
 from anatomy_export.exporter.thresholds import preset_setup
 from anatomy_export.files import write_atomic
@@ -65,7 +65,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--criteria", type=listed(str), default=list(CRITERIA))
     parser.add_argument("--compensate", type=listed(str), default=["none", "auto"])
     parser.add_argument("--allocate", type=listed(str), default=["uniform", "sensitivity"])
-    parser.add_argument("--goal", choices=["model", "layer"], default=MODEL)
     parser.add_argument("--align", type=int, default=1)
     parser.add_argument("--examples", type=int, default=2048, help="calibration sentences")
     parser.add_argument("--split", choices=["validation", "test"], default="test")
@@ -98,7 +97,7 @@ def run_seed(checkpoint: Checkpoint, train, options, seed: int, todo: list, test
         keep = kept_neurons(measurement.scores[criterion], widths)
         result = None
         if mode != "none":
-            result = refit(model, batches, measurement.gradients, keep, mode=mode, goal=options.goal)
+            result = refit(model, batches, measurement.gradients, keep, mode=mode)
         pruned = prune(model, criterion, keep, result)
         refit_s = time.perf_counter() - start
         yield (

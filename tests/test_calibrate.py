@@ -66,17 +66,6 @@ def test_layer_by_layer_is_the_model(family_name):
         torch.testing.assert_close(last[real], states[-1][real])
 
 
-def test_the_layer_is_made_of_the_residual_and_the_output(family_name):
-    """GPT-2 hands their sum on; the others normalise it with a fresh layer norm (scale 1, small bias)."""
-    model, batches = calibrated(family_name)
-    after, trace = trace_layer(model, 0, first_calls(model, batches)[0])
-    expected = trace.residual + trace.output
-    if family_name != "gpt2":
-        expected = torch.nn.functional.layer_norm(expected, expected.shape[-1:])
-        expected = expected + (after.hidden - expected).mean((0, 1))  # its bias
-    torch.testing.assert_close(after.hidden, expected, atol=1e-4, rtol=1e-4)
-
-
 def slopes(model, batches, objective, parameter: torch.Tensor, change: torch.Tensor, step: float = 1e-2):
     """Central differences of the objective of every fitted sentence along `change` of a parameter."""
     before, found = parameter.detach().clone(), []

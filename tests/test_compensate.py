@@ -15,11 +15,10 @@ from anatomy_export.exporter.compensate import (
     NONE,
     correction_error,
     fit_correction,
-    masked_moments,
 )
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
-from anatomy_export.exporter.refit import LAYER, MODEL, refit
+from anatomy_export.exporter.refit import refit
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import model_blocks
@@ -100,17 +99,6 @@ def test_the_smallest_ridge_does_not_beat_the_chosen_one(seed):
     assert errors[0] <= 1.05 * errors[1]
 
 
-def test_moments_of_all_neurons_give_those_of_the_kept():
-    activation, weight = data()
-    extra = torch.randn(400, HIDDEN, dtype=torch.float64)
-    whole, direct = GramAccumulator(), GramAccumulator()
-    whole.add(torch.cat([activation, extra], dim=1))
-    direct.add(torch.cat([activation[:, KEEP], extra + activation[:, PRUNED] @ weight[PRUNED]], dim=1))
-    turned = masked_moments(whole.moments(), weight, KEEP)
-    torch.testing.assert_close(turned.mean, direct.moments().mean)
-    torch.testing.assert_close(turned.covariance, direct.moments().covariance)
-
-
 def sentences(seed: int, count: int) -> tuple[str, ...]:
     generator = np.random.default_rng(seed)
     return tuple(" ".join(generator.choice(WORDS, generator.integers(3, 12))) for _ in range(count))
@@ -136,16 +124,14 @@ def drift(checkpoint, model) -> float:
         return float((checkpoint.model(**inputs).logits - model(**inputs).logits).square().mean())
 
 
-@pytest.mark.parametrize("goal", [LAYER, MODEL])
-def test_keeping_all_changes_nothing(family_name, goal):
+def test_keeping_all_changes_nothing(family_name):
     checkpoint, batches, gradients = calibrated(family_name)
     keep = [np.arange(24)] * 3
-    result = refit(checkpoint.model, batches, gradients, keep, goal=goal)
+    result = refit(checkpoint.model, batches, gradients, keep)
     assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-9
 
 
-@pytest.mark.parametrize("goal", [LAYER, MODEL])
-def test_a_duplicated_neuron_is_made_up_for(family_name, goal):
+def test_a_duplicated_neuron_is_made_up_for(family_name):
     checkpoint = tiny_checkpoint(family_name)
     with torch.no_grad():
         for block in model_blocks(checkpoint.model):
@@ -154,7 +140,7 @@ def test_a_duplicated_neuron_is_made_up_for(family_name, goal):
     keep = [np.array([index for index in range(24) if index != 5])] * 3
     gradients = measure_gradients(checkpoint.model, batches)
     bare = refit(checkpoint.model, batches, gradients, keep, mode=NONE)
-    result = refit(checkpoint.model, batches, gradients, keep, goal=goal)
+    result = refit(checkpoint.model, batches, gradients, keep)
     assert all(outcome.mode == LEAST_SQUARES for outcome in result.outcomes)
     assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-4 * drift(
         checkpoint, repaired(checkpoint, keep, bare)
@@ -168,6 +154,6 @@ def test_repair_brings_the_logits_closer(family_name):
         mode: drift(
             checkpoint, repaired(checkpoint, keep, refit(checkpoint.model, batches, gradients, keep, mode=mode))
         )
-        for mode in (NONE, BIAS, AUTO)
+        for mode in (NONE, AUTO)
     }
-    assert found[AUTO] < found[BIAS] < found[NONE]
+    assert found[AUTO] < 0.7 * found[NONE]

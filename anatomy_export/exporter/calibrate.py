@@ -57,11 +57,10 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class FfnTrace:
-    """What one layer's FFN did: `activation: (B, T, n)`, `output: (B, T, d)`, `residual: (B, T, d)` it is added to."""
+    """What one layer's FFN did: `activation: (B, T, n)`, `output: (B, T, d)`."""
 
     activation: torch.Tensor
     output: torch.Tensor
-    residual: torch.Tensor
 
 
 def calibration_batches(
@@ -142,20 +141,13 @@ def first_calls(model, batches: Sequence[Batch]) -> list[LayerCall]:
 @torch.no_grad()
 def trace_layer(model, layer: int, call: LayerCall) -> tuple[LayerCall, FfnTrace]:
     """Run one layer on one batch: the call of the next layer, and what the FFN did on the way."""
-    seen: dict[str, torch.Tensor] = {}
-    block = model_blocks(model)[layer]
-    handles = (
-        block.up.register_forward_pre_hook(lambda module, args: seen.update(up=args[0])),
-        block.down.register_forward_hook(lambda module, args, output: seen.update(activation=args[0], output=output)),
-    )
+    seen: list[FfnTrace] = []
+    down = model_blocks(model)[layer].down
+    handle = down.register_forward_hook(lambda module, args, output: seen.append(FfnTrace(args[0], output)))
     try:
-        after = run_layer(model, layer, call)
+        return run_layer(model, layer, call), seen[0]
     finally:
-        for handle in handles:
-            handle.remove()
-    pre_norm = family_of(model.config).pre_norm
-    residual = after.hidden - seen["output"] if pre_norm else seen["up"]
-    return after, FfnTrace(seen["activation"], seen["output"], residual)
+        handle.remove()
 
 
 @torch.no_grad()

@@ -87,18 +87,3 @@ def correction_error(
     offset = mean[kept:] - weight.T @ mean[:kept] - bias
     second = spread + torch.outer(offset, offset)
     return float(second.trace() if metric is None else (second * metric).sum())
-
-
-def masked_moments(moments: Moments, rows: torch.Tensor, keep: torch.Tensor) -> Moments:
-    """Moments of `[a_K | e + W2_Pᵀ a_P]` from those of `[a (n) | e (d)]`, when only `keep: (k,)` stay.
-
-    `rows` is W2, (n, d).
-    """
-    neurons, hidden = rows.shape
-    pruned = torch.ones(neurons, dtype=torch.bool, device=rows.device)
-    pruned[keep] = False
-    turn = torch.zeros(len(keep) + hidden, neurons + hidden, dtype=torch.float64, device=rows.device)
-    turn[torch.arange(len(keep)), keep] = 1
-    turn[len(keep) :, :neurons] = (rows.double() * pruned[:, None]).T
-    turn[len(keep) :, neurons:] = torch.eye(hidden, dtype=torch.float64)
-    return Moments(moments.count, moments.weight, turn @ moments.mean, turn @ moments.covariance @ turn.T)

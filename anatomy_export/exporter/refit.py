@@ -1,8 +1,6 @@
 """Repair a pruned model layer by layer, each on the inputs that the repaired layers below it give.
 
-The dense and the pruned model run side by side. What a layer's repaired FFN is fitted to is either what its own dense
-FFN would give on the same input ("layer"), or whatever brings the sum with its residual back to the dense model's
-("model"), which also takes back the error that came up from below (as GPTAQ does for quantization, arXiv 2504.02692).
+A layer is fitted to what its own dense FFN would give on those inputs.
 """
 
 import copy
@@ -16,7 +14,6 @@ from anatomy_export.exporter.calibrate import (
     Batch,
     FfnTrace,
     Gradients,
-    LayerCall,
     first_calls,
     run_layer,
     trace_layer,
@@ -26,8 +23,6 @@ from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
 from anatomy_export.kernels.gram import GramAccumulator, Moments
 from anatomy_export.models import FfnBlock, model_blocks
-
-LAYER, MODEL = "layer", "model"
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,6 @@ def refit(
     keep: Sequence[np.ndarray],
     *,
     mode: str = AUTO,
-    goal: str = MODEL,
     exponent: float = TOKEN_EXPONENT,
     ridges: Sequence[float] = RIDGES,
     after_layer: Callable[[int], object] = lambda layer: None,
@@ -67,23 +61,18 @@ def refit(
         gradients: of the margin on the dense model: the metric of the errors, and the tokens' weights.
         keep: per layer the sorted kept neurons, (k,).
         mode: what may be done, see `fit_correction`.
-        goal: "model" or "layer", see above.
         exponent: of ‖g‖² in the token weights.
         ridges: λ tried, relative to the mean diagonal of the covariance.
         after_layer: called once a layer is done.
     """
     pruned = copy.deepcopy(model)
-    dense_calls = first_calls(model, batches)
-    pruned_calls = list(dense_calls)
+    calls = first_calls(pruned, batches)
     repairs, outcomes = [], []
     for layer, block in enumerate(model_blocks(pruned)):
         kept = torch.as_tensor(np.asarray(keep[layer]))
-        sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent, goal)
-        following = []
-        for index, batch in enumerate(batches):
-            after, trace = trace_layer(model, layer, dense_calls[index])
-            following.append(after)
-            sums.add(batch, gradients.sensitivity[index][layer], trace, pruned, layer, pruned_calls[index])
+        sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent)
+        for batch, sensitivity, call in zip(batches, gradients.sensitivity, calls, strict=True):
+            sums.add(batch, sensitivity[layer], trace_layer(pruned, layer, call)[1])
         correction = fit_correction(
             *sums.moments(), len(kept), mode=mode, metric=gradients.metric[layer], ridges=ridges
         )
@@ -91,8 +80,7 @@ def refit(
         outcomes.append(
             LayerOutcome(layer, correction.mode, correction.ridge, correction.error, correction.masked_error)
         )
-        dense_calls = following
-        pruned_calls = [run_layer(pruned, layer, call) for call in pruned_calls]
+        calls = [run_layer(pruned, layer, call) for call in calls]
         after_layer(layer)
     return Refit(Repair(tuple(repairs)), tuple(outcomes))
 
@@ -100,21 +88,18 @@ def refit(
 class _LayerSums:
     """Moments of `[kept activations | error of the masked FFN]`, fitted and held-out sentences apart."""
 
-    def __init__(self, block: FfnBlock, kept: torch.Tensor, last: bool, exponent: float, goal: str):
-        self.block, self.kept, self.last, self.exponent, self.goal = block, kept, last, exponent, goal
+    def __init__(self, block: FfnBlock, kept: torch.Tensor, last: bool, exponent: float):
+        self.block, self.kept, self.last, self.exponent = block, kept, last, exponent
         self.fit, self.held_out = GramAccumulator(), GramAccumulator()
         self.rows = block.down_weight.detach()[kept]
 
     @torch.no_grad()
-    def add(
-        self, batch: Batch, sensitivity: torch.Tensor, dense: FfnTrace, pruned, layer: int, call: LayerCall
-    ) -> None:
-        _, trace = trace_layer(pruned, layer, call)
+    def add(self, batch: Batch, sensitivity: torch.Tensor, trace: FfnTrace) -> None:
         weights = token_weights(batch, sensitivity, self.last, self.exponent)
         counts = batch.counts(self.last)
         activation = trace.activation[..., self.kept]
-        goal = trace.output if self.goal == LAYER else dense.output + dense.residual - trace.residual
-        joined = torch.cat([activation, goal - activation @ self.rows - self.block.down_bias], dim=-1)
+        error = trace.output - activation @ self.rows - self.block.down_bias
+        joined = torch.cat([activation, error], dim=-1)
         for sums, part in ((self.fit, ~batch.held_out), (self.held_out, batch.held_out)):
             chosen = counts & part[:, None]
             sums.add(joined[chosen], weights[chosen])

@@ -20,7 +20,7 @@ class Family:
     """A family's FFN, target token and threshold rule. Paths are dotted attribute names.
 
     `target(input_ids, pad_token_id)` gives, for `input_ids: (batch, sequence)`, the position `(batch,)` of the token
-    that the classifier reads. `pre_norm`: the layer norm comes before the FFN, not after the sum with its input.
+    that the classifier reads.
     """
 
     model_type: str
@@ -30,7 +30,6 @@ class Family:
     down: str
     target: Callable[[torch.Tensor, int | None], torch.Tensor]
     max_positions: Callable[[Any], int]
-    pre_norm: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,5 @@ FAMILY = Family(
     up="mlp.c_fc",
     down="mlp.c_proj",
     target=last_real_token,
-    pre_norm=True,
     max_positions=lambda config: config.n_positions,
 )
