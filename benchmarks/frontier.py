@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from anatomy_export.data import movie_reviews
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.calibrate import calibration_batches
 from anatomy_export.exporter.criteria import CRITERIA, Context
 from anatomy_export.exporter.measure import choose_widths, kept_neurons, measure
@@ -39,19 +40,29 @@ def main() -> None:
     checkpoint, data = load_checkpoint(options.model_dir), movie_reviews()
     texts = getattr(data, options.split)
     dense, labels = probabilities(checkpoint, checkpoint.model, texts.texts), np.array(texts.labels)
-    study = {"settings": vars(options), "dense_accuracy": float((dense.argmax(1) == labels).mean()), "runs": {}}
+    settings = {
+        "model": model_fingerprint(checkpoint.model),
+        "data": data.fingerprint,
+        **{name: getattr(options, name) for name in ("examples", "align", "split")},
+    }
+    study = {"settings": settings, "dense_accuracy": float((dense.argmax(1) == labels).mean()), "runs": {}}
     if options.output.exists():
-        study["runs"] = json.loads(options.output.read_text())["runs"]
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        if before["settings"] != settings:
+            raise SystemExit(
+                f"{options.output} was made with {before['settings']}, not {settings}: use another --output"
+            )
+        study["runs"] = before["runs"]
     for seed in options.seeds:
         runs = list(itertools.product(options.criteria, options.allocate, options.compensate, options.levels))
         names = [f"{seed}/{criterion}/{how}/{mode}/{level}" for criterion, how, mode, level in runs]
         todo = [(name, run) for name, run in zip(names, runs, strict=True) if name not in study["runs"]]
         for name, outcome in run_seed(checkpoint, data.train, options, seed, todo, texts.texts) if todo else ():
-            found = compare(dense, outcome.pop("probabilities"), labels)
+            found = compare(dense, outcome.pop("probabilities"), labels) if "probabilities" in outcome else {}
             study["runs"][name] = {**found, **outcome}
             print(name, {key: value for key, value in study["runs"][name].items() if key not in ("flipped", "layers")})
             study["summary"] = summarise(study, dense, labels)
-            write_atomic(options.output, json.dumps(study, indent=1, default=str) + "\n")
+            write_atomic(options.output, json.dumps(study, indent=1) + "\n")
     for name, row in summarise(study, dense, labels).items():
         print(name, row)
 
@@ -91,25 +102,32 @@ def run_seed(checkpoint: Checkpoint, train, options, seed: int, todo: list, test
     start = time.perf_counter()
     measurement = measure(model, batches, sorted({run[0] for _, run in todo}), context)
     measured_s = time.perf_counter() - start
-    for name, (criterion, how, mode, level) in todo:
-        start = time.perf_counter()
-        widths = choose_widths(measurement, criterion, keep_ratio=1 - level, allocate=how, align=options.align)
-        keep = kept_neurons(measurement.scores[criterion], widths)
-        result = None
-        if mode != "none":
-            result = refit(model, batches, measurement.gradients, keep, mode=mode)
-        pruned = prune(model, criterion, keep, result)
-        refit_s = time.perf_counter() - start
-        yield (
-            name,
-            {
-                "widths": widths,
-                "measure_s": measured_s,
-                "refit_s": refit_s,
-                "layers": [asdict(outcome) for outcome in result.outcomes] if result else None,
-                "probabilities": probabilities(checkpoint, pruned, test_texts),
-            },
-        )
+    for name, run in todo:
+        try:
+            outcome = run_one(checkpoint, batches, measurement, run, options.align)
+        except AnatomyError as error:
+            yield name, {"refused": str(error)}
+            continue
+        pruned = outcome.pop("model")
+        found = {"probabilities": probabilities(checkpoint, pruned, test_texts)}
+        yield name, {**outcome, **found, "measure_s": measured_s}
+
+
+def run_one(checkpoint: Checkpoint, batches, measurement, run: tuple, align: int) -> dict:
+    """Plan, repair and slice once."""
+    criterion, how, mode, level = run
+    start = time.perf_counter()
+    widths = choose_widths(measurement, criterion, keep_ratio=1 - level, allocate=how, align=align)
+    keep = kept_neurons(measurement.scores[criterion], widths)
+    result = None
+    if mode != "none":
+        result = refit(checkpoint.model, batches, measurement.gradients, keep, mode=mode)
+    return {
+        "model": prune(checkpoint.model, criterion, keep, result),
+        "widths": widths,
+        "refit_s": time.perf_counter() - start,
+        "layers": [asdict(outcome) for outcome in result.outcomes] if result else None,
+    }
 
 
 def prune(model, criterion: str, keep, result):
@@ -153,6 +171,8 @@ def summarise(study: dict, dense: np.ndarray, labels: np.ndarray) -> dict:
     right = dense.argmax(1) == labels
     groups: dict[str, list[dict]] = {}
     for name, run in study["runs"].items():
+        if "refused" in run:
+            continue
         groups.setdefault(name.split("/", 1)[1], []).append(run)
     return {name: summary_row(runs, right) for name, runs in sorted(groups.items())}
 

@@ -13,7 +13,8 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import global_widths, marginal_widths, uniform_widths
 from anatomy_export.exporter.calibrate import calibration_batches, loss, measure_gradients
 from anatomy_export.exporter.criteria import CRITERIA, Context, find_criterion
-from anatomy_export.exporter.criteria.obs import damage
+from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage
+from anatomy_export.exporter.measure import NeuronScores, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.statistics import dense_statistics
 from anatomy_export.exporter.thresholds import preset_setup
@@ -37,7 +38,7 @@ def measured(family: str):
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, 3),
     )
-    return list(dense_statistics(checkpoint.model, batches, *gradients)), context
+    return list(dense_statistics(checkpoint.model, batches, *gradients, plain=True)), context
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -79,7 +80,7 @@ def test_greedy_scores_follow_the_order_of_removal():
     layers, context = measured("bert")
     scores = CRITERIA["obs-gradient"].score(layers[0], context)
     assert len(np.unique(scores)) == 24
-    curve = damage(layers[0], context)
+    curve = removal_damage(gradient_removal(layers[0], context))
     assert curve.shape == (25,)
     assert curve[0] == 0
     assert (np.diff(curve) > -1e-15).all()
@@ -112,6 +113,32 @@ def test_marginal_widths_are_the_cheapest(data, align, seed):
         gone = sum(widths) - total
         spent = sum(curve[width - kept] for curve, width, kept in zip(curves, widths, found, strict=True))
         np.testing.assert_allclose(spent, costs[:gone].sum())
+
+
+def test_kept_neurons_are_the_best_and_all_the_protected():
+    scores = NeuronScores("obs", (np.array([3.0, 1, 3, 2]), np.array([np.inf, 1, 2, np.inf])))
+    assert [kept.tolist() for kept in kept_neurons(scores, [2, 2])] == [[0, 2], [0, 3]]
+    with pytest.raises(AnatomyError, match="layer 1: 2 strong neurons are protected but the budget leaves room for 1"):
+        kept_neurons(scores, [2, 1])
+
+
+@pytest.mark.parametrize("allocate", ["uniform", "global", "sensitivity"])
+def test_measure_and_choose(family_name, allocate):
+    checkpoint = tiny_checkpoint(family_name)
+    batches = calibration_batches(checkpoint, TEXTS, LABELS)
+    names = ["obs", "fisher", "obs-gradient"]
+    done: list[int] = []
+    found = measure(checkpoint.model, batches, names, Context(), after_layer=done.append)
+    assert done == [0, 1, 2]
+    for name in names:
+        widths = choose_widths(found, name, keep_ratio=0.5, allocate=allocate)
+        assert sum(widths) == 36
+        assert [len(kept) for kept in kept_neurons(found.scores[name], widths)] == widths
+    assert choose_widths(found, "obs", keep_ratio=1, allocate=allocate) == [24] * 3
+    with pytest.raises(AnatomyError, match="expected more than 0"):
+        choose_widths(found, "obs", keep_ratio=0)
+    with pytest.raises(AnatomyError, match="allocation 'even' does not exist"):
+        choose_widths(found, "obs", keep_ratio=0.5, allocate="even")
 
 
 def test_widths_without_room():

@@ -16,7 +16,7 @@ from anatomy_export.exporter.allocate import (
 )
 from anatomy_export.exporter.calibrate import Batch, Gradients, loss, measure_gradients
 from anatomy_export.exporter.criteria import Context, find_criterion
-from anatomy_export.exporter.criteria.obs import damage
+from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage, removal_scores, score_gradient
 from anatomy_export.exporter.statistics import dense_statistics
 
 
@@ -62,10 +62,13 @@ def measure(
     losses = measure_gradients(model, batches, loss) if any(one.needs_labels for one in found.values()) else None
     scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
     curves = []
-    for layer in dense_statistics(model, batches, gradients, losses):
+    plain = any(one.needs_plain for one in found.values())
+    for layer in dense_statistics(model, batches, gradients, losses, plain=plain):
+        removal = gradient_removal(layer, context)
+        curves.append(removal_damage(removal))
         for name, criterion in found.items():
-            scores[name].append(criterion.score(layer, context))
-        curves.append(damage(layer, context))
+            shared = criterion.score is score_gradient
+            scores[name].append(removal_scores(removal) if shared else criterion.score(layer, context))
         after_layer(layer.layer)
     return Measurement(
         gradients, {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}, tuple(curves)
@@ -95,6 +98,17 @@ def choose_widths(
 
 
 def kept_neurons(scores: NeuronScores, widths: Sequence[int]) -> list[np.ndarray]:
-    """Per layer the sorted indices of the `widths[l]` best neurons, ties by index."""
+    """Per layer the sorted indices of the `widths[l]` best neurons, ties by index.
+
+    Raises:
+        AnatomyError: more neurons of a layer are protected (infinite scores) than may stay.
+    """
+    for layer, (one, width) in enumerate(zip(scores.layers, widths, strict=True)):
+        protected = int(np.isposinf(one).sum())
+        if protected > width:
+            raise AnatomyError(
+                f"layer {layer}: {protected} strong neurons are protected but the budget leaves room for {width} of "
+                f"{len(one)}; next step: keep more, or raise --strong-threshold"
+            )
     orders = [np.lexsort((np.arange(len(one)), -one)) for one in scores.layers]
     return [np.sort(order[:width]) for order, width in zip(orders, widths, strict=True)]

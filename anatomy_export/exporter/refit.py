@@ -21,15 +21,16 @@ from anatomy_export.exporter.calibrate import (
 from anatomy_export.exporter.compensate import AUTO, RIDGES, Correction, fit_correction
 from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
-from anatomy_export.kernels.gram import GramAccumulator, Moments
+from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import FfnBlock, model_blocks
 
 
 @dataclass(frozen=True)
 class LayerOutcome:
-    """What was done to a layer: see `Correction`."""
+    """What was done to a layer, see `Correction`; `tokens` it was fitted on (fewer than neurons: the ridge decides)."""
 
     layer: int
+    tokens: int
     mode: str
     ridge: float | None
     error: float
@@ -73,14 +74,14 @@ def refit(
         sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent)
         for batch, sensitivity, call in zip(batches, gradients.sensitivity, calls, strict=True):
             sums.add(batch, sensitivity[layer], trace_layer(pruned, layer, call)[1])
-        correction = fit_correction(
-            *sums.moments(), len(kept), mode=mode, metric=gradients.metric[layer], ridges=ridges
-        )
+        fit, held_out = sums.fit.moments(), sums.held_out.moments()
+        correction = fit_correction(fit, held_out, len(kept), mode=mode, metric=gradients.metric[layer], ridges=ridges)
         repairs.append(_cut_(block, kept, correction))
         outcomes.append(
-            LayerOutcome(layer, correction.mode, correction.ridge, correction.error, correction.masked_error)
+            LayerOutcome(layer, fit.count, correction.mode, correction.ridge, correction.error, correction.masked_error)
         )
-        calls = [run_layer(pruned, layer, call) for call in calls]
+        if layer < len(keep) - 1:
+            calls = [run_layer(pruned, layer, call) for call in calls]
         after_layer(layer)
     return Refit(Repair(tuple(repairs)), tuple(outcomes))
 
@@ -95,17 +96,14 @@ class _LayerSums:
 
     @torch.no_grad()
     def add(self, batch: Batch, sensitivity: torch.Tensor, trace: FfnTrace) -> None:
-        weights = token_weights(batch, sensitivity, self.last, self.exponent)
         counts = batch.counts(self.last)
-        activation = trace.activation[..., self.kept]
-        error = trace.output - activation @ self.rows - self.block.down_bias
-        joined = torch.cat([activation, error], dim=-1)
-        for sums, part in ((self.fit, ~batch.held_out), (self.held_out, batch.held_out)):
-            chosen = counts & part[:, None]
+        weights = token_weights(batch, sensitivity, self.last, self.exponent)[counts]
+        activation = trace.activation[counts][:, self.kept]
+        error = trace.output[counts] - activation @ self.rows - self.block.down_bias
+        joined = torch.cat([activation, error], dim=1)
+        held_out = batch.held_out[:, None].expand_as(counts)[counts]
+        for sums, chosen in ((self.fit, ~held_out), (self.held_out, held_out)):
             sums.add(joined[chosen], weights[chosen])
-
-    def moments(self) -> tuple[Moments, Moments]:
-        return self.fit.moments(), self.held_out.moments()
 
 
 @torch.no_grad()

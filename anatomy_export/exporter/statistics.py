@@ -10,6 +10,7 @@ from anatomy_export.kernels.gram import GramAccumulator, Moments
 from anatomy_export.models import model_blocks
 
 TOKEN_EXPONENT = 0.5
+LEAST_SENSITIVITY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class LayerStatistics:
         variance: of a over the same, (n,).
         metric: E over sentences of Σ over tokens of g gᵀ, (d, d), g the margin's gradient at the FFN output.
         fisher: (n,), see `Gradients`, of the loss; None without labels.
+        plain: moments of the activations with all tokens alike; None where no criterion asked for them.
     """
 
     layer: int
@@ -33,12 +35,13 @@ class LayerStatistics:
     variance: torch.Tensor
     metric: torch.Tensor
     fisher: torch.Tensor | None = None
+    plain: Moments | None = None
 
 
 def token_weights(batch: Batch, sensitivity: torch.Tensor, last_layer: bool, exponent: float) -> torch.Tensor:
-    """Weight (B, T) of each token: `(‖g‖²)^exponent` where it counts, else 0; `sensitivity` holds ‖g‖²."""
+    """Weight (B, T) of each token: `(‖g‖²)^exponent` where it counts, never quite 0, else 0; `sensitivity` is ‖g‖²."""
     counts = batch.counts(last_layer)
-    return torch.where(counts, sensitivity.pow(exponent), torch.zeros_like(sensitivity))
+    return torch.where(counts, sensitivity.clamp_min(LEAST_SENSITIVITY).pow(exponent), torch.zeros_like(sensitivity))
 
 
 def dense_statistics(
@@ -48,6 +51,7 @@ def dense_statistics(
     loss_gradients: Gradients | None = None,
     *,
     exponent: float = TOKEN_EXPONENT,
+    plain: bool = False,
 ) -> Iterator[LayerStatistics]:
     """The statistics layer by layer; only hidden states are kept between two of them.
 
@@ -55,11 +59,12 @@ def dense_statistics(
         gradients: of the logit margin.
         loss_gradients: of the loss, for `fisher`.
         exponent: of ‖g‖² in the token weights; 0 weighs all alike.
+        plain: also collect the moments with all tokens alike.
     """
     blocks = model_blocks(model)
     calls = first_calls(model, batches)
     for layer, block in enumerate(blocks):
-        weighted, plain = GramAccumulator(), _Diagonal(block.width)
+        weighted, alike, diagonal = GramAccumulator(), GramAccumulator(), _Diagonal(block.width)
         following: list[LayerCall] = []
         last = layer == len(blocks) - 1
         for batch, call, sensitivity in zip(batches, calls, gradients.sensitivity, strict=True):
@@ -68,9 +73,11 @@ def dense_statistics(
             chosen = batch.counts(last) & ~batch.held_out[:, None]
             rows = trace.activation[chosen]
             weighted.add(rows, token_weights(batch, sensitivity[layer], last, exponent)[chosen])
-            plain.add(rows)
+            diagonal.add(rows)
+            if plain:
+                alike.add(rows)
         calls = following
-        mean_square, variance = plain.result()
+        mean_square, variance = diagonal.result()
         yield LayerStatistics(
             layer=layer,
             down_weight=block.down_weight.detach().double(),
@@ -79,6 +86,7 @@ def dense_statistics(
             variance=variance,
             metric=gradients.metric[layer],
             fisher=None if loss_gradients is None else loss_gradients.fisher[layer],
+            plain=alike.moments() if plain else None,
         )
 
 

@@ -55,20 +55,26 @@ def obs_removal(
         count: how many go; all by default.
         block: neurons between two updates of the whole.
     """
-    inverse, current = ridge_inverse(gram, ridge), in_metric(rows, metric)
-    alive = torch.arange(len(current), device=current.device)
+    inverse, current = ridge_inverse(gram, ridge), in_metric(rows, metric).clone()
+    names = torch.arange(len(current), device=current.device)
+    gone = torch.zeros_like(names, dtype=torch.bool)
     order, errors = [], []
     left = len(current) if count is None else count
     while left > 0:
-        scores = current.square().sum(1) / inverse.diagonal()
-        candidates = torch.argsort(scores, stable=True)[: CANDIDATES * block]
-        chosen, error = _remove_among(inverse, current, candidates, min(block, left, len(alive)))
-        order.append(alive[chosen])
+        alive = int((~gone).sum())
+        scores = torch.where(gone, torch.inf, current.square().sum(1) / inverse.diagonal())
+        candidates = torch.argsort(scores, stable=True)[: min(CANDIDATES * block, alive)]
+        chosen, error = _remove_among(inverse, current, candidates, min(block, left, alive))
+        order.append(names[chosen])
         errors.append(error)
-        inverse, current, kept = _without(inverse, current, chosen)
-        alive, left = alive[kept], left - len(chosen)
-    error = torch.cat(errors).cumsum(0) if errors else current.new_zeros(0)
-    return Removal(torch.cat(order) if order else alive[:0], error)
+        _eliminate_(inverse, current, chosen)
+        gone[chosen] = True
+        left -= len(chosen)
+        if 4 * int(gone.sum()) > len(gone):
+            kept = ~gone
+            inverse, current, names, gone = inverse[kept][:, kept], current[kept], names[kept], gone[kept]
+    total = torch.cat(errors).cumsum(0) if errors else current.new_zeros(0)
+    return Removal(torch.cat(order) if order else names[:0], total)
 
 
 def in_metric(rows: torch.Tensor, metric: torch.Tensor | None) -> torch.Tensor:
@@ -99,12 +105,9 @@ def _remove_among(
     return candidates[taken], torch.stack(errors)
 
 
-def _without(
-    inverse: torch.Tensor, rows: torch.Tensor, gone: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Inverse and rows of the others once `gone` are removed, and a mask (n,) of those others."""
-    kept = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-    kept[gone] = False
-    across = inverse[kept][:, gone]
-    share = torch.linalg.solve(inverse[gone][:, gone], across.T).T  # (others, gone)
-    return inverse[kept][:, kept] - share @ across.T, rows[kept] - share @ rows[gone], kept
+def _eliminate_(inverse: torch.Tensor, rows: torch.Tensor, gone: torch.Tensor) -> None:
+    """Take the neurons `gone` out of the inverse and refit the other rows, in place; their own become zero."""
+    across = inverse[:, gone]
+    share = torch.linalg.solve(inverse[gone][:, gone], across.T).T
+    inverse.addmm_(share, across.T, alpha=-1)
+    rows.addmm_(share, rows[gone], alpha=-1)

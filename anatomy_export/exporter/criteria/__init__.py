@@ -29,13 +29,14 @@ class Criterion:
     Attributes:
         score: statistics and context give (n,), higher = keep.
         comparable: scores of different layers are in one unit; otherwise a global ranking standardises them first.
-        needs_labels, needs_anatomy: what the statistics or the context must hold.
+        needs_labels, needs_anatomy, needs_plain: what the statistics or the context must hold.
     """
 
     score: Callable[[LayerStatistics, Context], np.ndarray]
     comparable: bool = False
     needs_labels: bool = False
     needs_anatomy: bool = False
+    needs_plain: bool = False
 
 
 CRITERIA = {
@@ -46,8 +47,8 @@ CRITERIA = {
     "activation": Criterion(activation.score),
     "fluctuation": Criterion(fluctuation.score),
     "fisher": Criterion(fisher.score, comparable=True, needs_labels=True),
-    "obs": Criterion(obs.score),
-    "obs-greedy": Criterion(obs.score_greedy),
+    "obs": Criterion(obs.score, needs_plain=True),
+    "obs-greedy": Criterion(obs.score_greedy, needs_plain=True),
     "obs-gradient": Criterion(obs.score_gradient, comparable=True),
 }
 

@@ -6,42 +6,48 @@ change (EigenDamage, arXiv 1905.05934; LLM Surgeon, arXiv 2312.17244).
 """
 
 import numpy as np
-import torch
 
 from anatomy_export.exporter.criteria.context import Context
 from anatomy_export.exporter.statistics import LayerStatistics
+from anatomy_export.kernels.gram import Moments
 from anatomy_export.kernels.obs import Removal, obs_removal, obs_scores
 
 
 def score(layer: LayerStatistics, context: Context) -> np.ndarray:
     """One-shot ‖w_j‖² / [H⁻¹]_jj, (n,)."""
-    return obs_scores(layer.moments.covariance, layer.down_weight, ridge=context.ridge).numpy()
+    return obs_scores(_plain(layer).covariance, layer.down_weight, ridge=context.ridge).numpy()
 
 
 def score_greedy(layer: LayerStatistics, context: Context) -> np.ndarray:
     """Squared error of the output once the neuron has gone, greedily one after the other, (n,)."""
-    return _scores(obs_removal(layer.moments.covariance, layer.down_weight, ridge=context.ridge))
+    return removal_scores(obs_removal(_plain(layer).covariance, layer.down_weight, ridge=context.ridge))
 
 
 def score_gradient(layer: LayerStatistics, context: Context) -> np.ndarray:
     """Predicted squared change of the margin once the neuron has gone, greedily, (n,)."""
-    return _scores(removal(layer, context))
+    return removal_scores(gradient_removal(layer, context))
 
 
-def removal(layer: LayerStatistics, context: Context) -> Removal:
+def gradient_removal(layer: LayerStatistics, context: Context) -> Removal:
     """Greedy removal in the gradient metric."""
     return obs_removal(layer.moments.covariance, layer.down_weight, layer.metric, ridge=context.ridge)
 
 
-def damage(layer: LayerStatistics, context: Context) -> np.ndarray:
+def removal_damage(removal: Removal) -> np.ndarray:
     """Predicted squared change of the margin once 0, 1, … n neurons are gone, (n + 1,)."""
-    return np.concatenate([[0.0], removal(layer, context).error.numpy()])
+    return np.concatenate([[0.0], removal.error.numpy()])
 
 
-def _scores(removal: Removal) -> np.ndarray:
-    """The error reached, in the neurons' own order; ties made to follow the order of removal."""
+def removal_scores(removal: Removal) -> np.ndarray:
+    """The error reached, in the neurons' own order, (n,); ties made to follow the order of removal."""
     error = np.maximum.accumulate(removal.error.numpy())
     error = error + np.arange(len(error)) * max(error[-1], 1e-300) * 1e-12
-    scores = torch.empty(len(error), dtype=torch.float64)
-    scores[removal.order] = torch.from_numpy(error)
-    return scores.numpy()
+    scores = np.empty(len(error))
+    scores[removal.order.numpy()] = error
+    return scores
+
+
+def _plain(layer: LayerStatistics) -> Moments:
+    if layer.plain is None:
+        raise ValueError("obs and obs-greedy need statistics collected with plain=True")
+    return layer.plain
