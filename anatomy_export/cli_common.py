@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a provider is not real
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import click
@@ -92,15 +93,24 @@ def alignment(context, parameter, value: str) -> str:
     return value
 
 
-def shares(context, parameter, value: str) -> tuple[float, ...]:
-    """A comma-separated list of numbers above 0 and below or at 1."""
+def _numbers(value: str, fits: Callable[[float], bool], range_: str) -> tuple[float, ...]:
     try:
         numbers = tuple(dict.fromkeys(float(part) for part in value.split(",") if part.strip()))
     except ValueError as error:
         raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers") from error
-    if not numbers or not all(0 < number <= 1 for number in numbers):
-        raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers above 0 and at most 1")
+    if not numbers or not all(fits(number) for number in numbers):
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers {range_}")
     return numbers
+
+
+def shares(context, parameter, value: str) -> tuple[float, ...]:
+    """A comma-separated list of numbers above 0 and at most 1."""
+    return _numbers(value, lambda number: 0 < number <= 1, "above 0 and at most 1")
+
+
+def removed_shares(context, parameter, value: str) -> tuple[float, ...]:
+    """A comma-separated list of numbers from 0 to below 1."""
+    return _numbers(value, lambda number: 0 <= number < 1, "from 0 to below 1")
 
 
 def one_or_more_of(*choices: str):

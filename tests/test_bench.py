@@ -56,7 +56,7 @@ def measured(tiny, tmp_path_factory) -> tuple[dict, Path]:
         "--align",
         "1",
     ]
-    done = invoke("bench", *arguments, "--repeats", 6, "--threads", 1, "--output", output, "--json")
+    done = invoke("bench", *arguments, "--repeats", 10, "--threads", 1, "--output", output, "--json")
     return json.loads(done.stdout), output
 
 
@@ -72,7 +72,7 @@ def test_dense_mask_and_slice_are_timed_with_raw_values(measured):
     assert json.loads((output / "bench.json").read_text()) == body
     assert not body["partial"] and not body["failures"]
     dense, sliced = result_of(body, "ort dense"), result_of(body, "ort slice 0.5")
-    assert len(sliced["times_s"]) == 6 and len(sliced["warmup_s"]) >= 3
+    assert len(sliced["times_s"]) == 10 and len(sliced["warmup_s"]) >= 3
     assert sliced["median_s"] == statistics.median(sliced["times_s"]) and sliced["p99_s"] is None
     ratios = [a / b for a, b in zip(dense["times_s"], sliced["times_s"], strict=True)]
     assert sliced["speedup"] == pytest.approx(statistics.median(ratios), rel=0.05)
@@ -174,7 +174,12 @@ def test_compare(measured, tmp_path):
         (["--io-binding", "on"], 2, "needs --provider cuda"),
         (["--batch", "8", "paper"], 2, "put the subcommand first"),
         (["--provider", "cuda", "--backend", "ort"], 3, "CUDAExecutionProvider"),
-        (["paper", "--removed", "1"], 2, "leave no neuron"),
+        (["paper", "--removed", "1"], 2, "from 0 to below 1"),
+        (["--bundle", "x", "--keep-ratio", "0.5"], 2, "--bundle already says what --keep-ratio would"),
+        (["--provider", "cuda", "--cuda-graph", "on"], 2, "needs --io-binding on"),
+        (["--provider", "cuda", "--backend", "openvino"], 2, "runs on the CPU only"),
+        (["--provider", "cuda", "--backend", "torch"], 3, "finds no CUDA device"),
+        (["--timeout", "0"], 2, "--timeout"),
     ],
 )
 def test_bad_input(arguments, code, message, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anatomy_export.bench.environment import package_versions
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.bundle import MANIFEST, read_manifest
+from anatomy_export.exporter.bundle import FORMAT_VERSION, MANIFEST, read_manifest
 from anatomy_export.exporter.flops import FlopModel
 from anatomy_export.fetch import cache_directory
 from anatomy_export.files import sha256_file
@@ -140,6 +140,7 @@ class _Maker:
         from anatomy_export.exporter.pipeline import ExportRequest, ScoreOptions, run_export
 
         what = {
+            "format_version": FORMAT_VERSION,
             "model": self.identity,
             "mode": mode,
             "keep_ratio": ratio,
