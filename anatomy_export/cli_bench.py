@@ -320,7 +320,8 @@ def doctor(require: str, as_json: bool) -> None:
     from anatomy_export.doctor import PROVIDERS, diagnose, require_providers
 
     required = one_or_more_of(*PROVIDERS)(None, None, require) if require else ()
-    found = diagnose()
+    with Progress().stage("try each execution provider"):
+        found = diagnose()
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:
