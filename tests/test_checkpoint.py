@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from conftest import saved_dense, tiny_checkpoint, tiny_config
+from conftest import Boom, saved_dense, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
 import anatomy_export
@@ -109,14 +109,6 @@ def test_nan_weights(bert_directory: Path):
     save_file(tensors, bert_directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(AnatomyError, match=r"tensor classifier\.weight holds NaN or infinity"):
         load_checkpoint(str(bert_directory))
-
-
-class Boom:
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
 
 
 def test_pickle_that_would_run_code_is_refused_and_not_run(bert_directory: Path, tmp_path: Path):

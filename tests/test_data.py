@@ -35,7 +35,11 @@ def test_split_column_and_named_labels(tmp_path: Path):
         str(tmp_path / "d.csv"), text_column="review", split_column="part", label_ids={"no": 0, "yes": 1}
     )
     assert len(data.test) == 15
-    assert data.train.labels[:3] == (0, 1, 0)
+    assert sorted(data.train.texts) == sorted(ROWS["text"][:30])
+    assert all(
+        int(text.split()[1]) % 2 == label for text, label in zip(data.train.texts, data.train.labels, strict=True)
+    )
+    assert data.train.texts != tuple(ROWS["text"][:30]), "the first rows are no sample"
 
 
 @pytest.mark.parametrize(
