@@ -1,16 +1,19 @@
 """The commands as a user runs them: output, exit codes, and nothing half-written."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import refused, run, tiny_checkpoint
+from conftest import WORDS, refused, run, tiny_checkpoint
 
 import anatomy_export
 from anatomy_export.cli import export
+from anatomy_export.data import load_dataset
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.files import sha256_file
 
 
 def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_file, tmp_path):
@@ -85,6 +88,81 @@ def test_finetune_gives_a_headless_model_a_head(bert_directory, data_file, tmp_p
     assert not tuned["bert.encoder.layer.0.output.dense.weight"].equal(
         checkpoint.model.state_dict()["bert.encoder.layer.0.output.dense.weight"]
     )
+
+
+@pytest.mark.parametrize("names", [("bad", "fine", "great"), ("0", "1", "2")])
+def test_finetune_gives_a_new_head_the_classes_of_the_data(bert_directory, tmp_path, names):
+    headless = tmp_path / "headless"
+    checkpoint = tiny_checkpoint("bert")
+    checkpoint.model.bert.save_pretrained(headless)
+    checkpoint.tokenizer.save_pretrained(headless)
+    rows = [f"the film is {WORDS[i % 20]},{names[i % 3]}" for i in range(60)]
+    (tmp_path / "d.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    results = []
+    for output in (tmp_path / "one", tmp_path / "two"):
+        arguments = ["--model", headless, "--data", tmp_path / "d.csv", "--output", output, "--epochs", "0.2"]
+        result = run("finetune", *arguments, "--json", "--seed", "3")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["recipe"]["max_length"] == 66
+        results.append(anatomy_export.load(output).model)
+    if names[0] == "bad":
+        assert results[0].config.id2label == dict(enumerate(names))
+    assert results[0].classifier.weight.shape[0] == 3
+    assert results[0].classifier.weight.equal(results[1].classifier.weight), "the seed gives the head again"
+    record = json.loads((tmp_path / "one" / "finetune.json").read_text())
+    assert (record["recipe"]["seed"], record["test_examples"]) == (3, 12)
+
+
+def test_finetune_on_names_that_a_model_with_a_head_does_not_have(bert_directory, tmp_path):
+    (tmp_path / "d.csv").write_text("text,label\n" + "a good film,nice\n" * 20)
+    output = tmp_path / "o"
+    result = run("finetune", "--model", bert_directory, "--data", tmp_path / "d.csv", "--output", output)
+    refused(result, output, 1, "label 'nice' is neither a class number from 0 nor one of the model's labels")
+
+
+def test_finetune_without_a_row_to_train_on(bert_directory, tmp_path):
+    (tmp_path / "d.csv").write_text("text,label,part\n" + "a good film,1,test\n" * 5)
+    output, data = tmp_path / "o", tmp_path / "d.csv"
+    result = run("finetune", "--model", bert_directory, "--data", data, "--split-column", "part", "--output", output)
+    refused(result, output, 1, "no row is left for the train split")
+
+
+def test_a_random_head_is_the_same_one_every_time(bert_directory, tmp_path):
+    headless = tmp_path / "headless"
+    tiny_checkpoint("bert").model.bert.save_pretrained(headless)
+    tiny_checkpoint("bert").tokenizer.save_pretrained(headless)
+    for name in "ab":
+        arguments = ["--model", headless, "--allow-random-head", "--keep-ratio", "1", "--output", tmp_path / name]
+        assert run("export", *arguments).exit_code == 0
+    first, second = (json.loads((tmp_path / name / "bundle.json").read_text())["references"] for name in "ab")
+    assert first == second
+
+
+def test_provenance_says_what_was_evaluated(bert_directory, data_file, tmp_path):
+    probes = tmp_path / "probes.txt"
+    probes.write_text("the film is good\n\nawful acting\n")
+    output = tmp_path / "o"
+    result = run(
+        "export", "--model", bert_directory, "--data", data_file, "--eval-examples", "5", "--probes", probes,
+        "--calibration-examples", "30", "--align", "auto", "--output", output, "--max-length", "8",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = json.loads((output / "bundle.json").read_text())["provenance"]
+    assert found["data"] == {"name": str(data_file), "sha256": load_dataset(str(data_file)).fingerprint}
+    assert found["test_texts_evaluated"] == 5
+    assert found["probes_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
+    assert found["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
+    assert found["data"]["sha256"] in (output / "README.md").read_text()
+    assert found["plan"]["align"] in (16, 64)
+    assert all(len(layer.keep) in (16, 24) for layer in read_plan(output / "plan.json").layers)
+    comparisons = json.loads((output / "verify.json").read_text())["comparisons"]
+    assert sum(one["shape"][0] for one in comparisons if one["name"] == "torch masked vs onnx") == 30 + 2
+    assert {one["name"] for one in comparisons} >= {"torch dense vs dense onnx", "torch masked vs reloaded"}
+
+
+def test_a_short_max_length_takes_the_built_in_probes(bert_directory, tmp_path):
+    result = run("export", "--model", bert_directory, "--max-length", "6", "--output", tmp_path / "o")
+    assert result.exit_code == 0, result.stderr
 
 
 def test_verification_failure_leaves_nothing(bert_directory, tmp_path, monkeypatch):

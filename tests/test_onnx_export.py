@@ -5,7 +5,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import tiny_checkpoint
+import transformers
+from conftest import saved_dense, tiny_checkpoint, tiny_tokenizer
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter import onnx_export
@@ -15,7 +16,7 @@ from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import torch_forward, verification_batches
-from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def unequal(checkpoint: Checkpoint, layers: int, width: int) -> Checkpoint:
@@ -39,6 +40,41 @@ def test_twelve_layers_of_unequal_width_fuse_completely(family, tmp_path: Path):
     assert {entry.key: entry.value for entry in model.metadata_props} == {"anatomy.mode": "slice"}
     used = {name for node in model.graph.node for name in node.input}
     assert {tensor.name for tensor in model.graph.initializer} <= used
+
+
+def with_token_types(checkpoint: Checkpoint, directory: Path) -> Checkpoint:
+    """Saved with a tokenizer that gives token type ids, whatever the family, and loaded again."""
+    saved_dense(Checkpoint(checkpoint.model, tiny_tokenizer("bert")), directory)
+    return load_checkpoint(str(directory))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "distilbert", "roberta"])
+def test_a_tokenizer_that_gives_token_types_changes_nothing(family, tmp_path: Path):
+    original = tiny_checkpoint(family, layers=12, hidden=32, heads=4, width=48)
+    loaded = with_token_types(original, tmp_path / "m")
+    export_onnx(loaded, tmp_path / "model.onnx", metadata={})
+    counts = operator_counts(tmp_path / "model.onnx")
+    assert sum(counts.get(name, 0) for name in FUSED_ATTENTION) == 12
+    assert counts["SkipLayerNormalization"] == 24
+    assert sum(counts.get(name, 0) for name in FUSED_GELU) == 12
+    session = OnnxClassifier(tmp_path / "model.onnx", loaded.tokenizer, 16)
+    assert session.input_names == ["input_ids", "attention_mask"]
+    texts = ["the film is good", "awful"]
+    for batch in verification_batches(loaded.tokenizer, texts, 16):
+        assert session.run(batch) == pytest.approx(torch_forward(original.model)(batch), abs=1e-4)
+    save_checkpoint(loaded, tmp_path / "again")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "again")
+    assert "token_type_ids" not in tokenizer(texts, padding=True)
+
+
+def test_gpt2_with_a_tokenizer_that_pads_on_the_left(tmp_path: Path):
+    checkpoint = tiny_checkpoint("gpt2")
+    checkpoint.tokenizer.padding_side = "left"
+    export_onnx(checkpoint, tmp_path / "model.onnx", metadata={})
+    session = OnnxClassifier(tmp_path / "model.onnx", checkpoint.tokenizer, 16)
+    for batch in verification_batches(checkpoint.tokenizer, ["the film is good", "awful"], 16):
+        assert session.run(batch) == pytest.approx(torch_forward(checkpoint.model)(batch), abs=1e-4)
+    assert (batch["input_ids"][0, 0], batch["attention_mask"][0, 0]) == (0, 0)
 
 
 def test_without_fusion_only_standard_operators(family_name, tmp_path: Path):

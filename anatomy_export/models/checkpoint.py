@@ -103,13 +103,19 @@ def weights_identity(source: str, model) -> dict[str, str]:
     """Which weights these are: the hub's `revision` (commit), or `weights_sha256` of a directory's file or files."""
     path = Path(source)
     if not path.is_dir():
-        commit = getattr(model.config, "_commit_hash", None)
+        commit = getattr(model.config, "_commit_hash", None) or _snapshot(source)
         return {"revision": commit} if commit else {}
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
     digests = [sha256_file(file) for file in files]
     if len(digests) == 1:
         return {"weights_sha256": digests[0]}
     return {"weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
+
+
+def _snapshot(source: str) -> str | None:
+    """The commit of a hub id's files in the hub's cache, where they lie in a directory of that name."""
+    name = Path(str(transformers.utils.cached_file(source, "config.json"))).parent.name
+    return name if re.fullmatch("[0-9a-f]{40}", name) else None
 
 
 def build_with_widths(config, widths: list[int]) -> transformers.PreTrainedModel:
