@@ -137,7 +137,8 @@ class _Maker:
 
     def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str) -> str:
         """The path of a cached bundle, made if it is not there."""
-        from anatomy_export.exporter.pipeline import ExportRequest, ScoreOptions, run_export
+        from anatomy_export.exporter.pipeline import run_export
+        from anatomy_export.exporter.request import ExportRequest, ScoreOptions
 
         what = {
             "format_version": FORMAT_VERSION,
