@@ -24,14 +24,21 @@ format: $(VENV)/.installed
 test-optimum: .venv-optimum/.installed
 	.venv-optimum/bin/pytest
 
+# The versions pinned in constraints*.txt need this much; the package itself runs on Python 3.10 when pip installs it.
+CHECK_PYTHON = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("Error: $(PYTHON) is Python %d.%d, the \
+pinned versions need 3.11 or later; next step: make PYTHON=python3.11, or pip install \".[cpu]\"" % v[:2] \
+if v < (3, 11) else 0)'
+
 $(VENV)/.installed: setup.cfg constraints.txt
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[cpu,dev]"
 	touch $@
 
 .venv-optimum/.installed: setup.cfg constraints-optimum.txt
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv .venv-optimum
-	.venv-optimum/bin/pip install --quiet -c constraints-optimum.txt -e ".[cpu,optimum,dev]"
+	.venv-optimum/bin/pip install --quiet -c constraints-optimum.txt -e ".[gpu,optimum,dev]"
 	touch $@
 
 clean:

@@ -9,7 +9,16 @@ from rich.table import Table
 
 from anatomy_export import __version__
 from anatomy_export.cli_bench import bench, doctor
-from anatomy_export.cli_common import AnatomyCommand, AnatomyGroup, alignment, integers, quiet_libraries, share
+from anatomy_export.cli_common import (
+    AnatomyCommand,
+    AnatomyGroup,
+    alignment,
+    finite,
+    integers,
+    quiet_libraries,
+    refuse_together,
+    share,
+)
 from anatomy_export.progress import Progress
 
 
@@ -48,7 +57,7 @@ Examples:
 @click.option("--mask", "mode", flag_value="mask", help="Zero them, full size, as the paper did.")
 @click.option("--dense", "mode", flag_value="dense", help="Prune nothing.")
 @click.option("--output", type=click.Path(path_type=Path), help="Default: exports/<model>-<mode>.")
-@click.option("--force", is_flag=True, help="Replace an existing output directory.")
+@click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @_data_options
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
@@ -63,10 +72,17 @@ Examples:
 @click.option("--criterion", type=click.Choice(["anatomy"]), default="anatomy", show_default=True)
 @click.option("--compensate", type=click.Choice(["none"]), default="none", show_default=True)
 @click.option("--preset", help="bert-1 … bert-9, gpt2-1 … gpt2-7. Default: the family's first.")
-@click.option("--alpha", type=float, help="Overrides the preset's.")
-@click.option("--beta", type=float, help="Overrides the preset's.")
+@click.option("--alpha", type=float, callback=finite, help="Overrides the preset's.")
+@click.option("--beta", type=float, callback=finite, help="Overrides the preset's.")
 @click.option("--focus", callback=integers, help="Layers in focus, comma-separated. Overrides the preset's.")
-@click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Stronger neurons always stay.")
+@click.option(
+    "--strong-threshold",
+    type=float,
+    default=0.35,
+    show_default=True,
+    callback=finite,
+    help="Stronger neurons always stay.",
+)
 @click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
 @click.option("--keep-ratio", type=float, callback=share, help="Share of each layer's neurons that stays.")
 @click.option(
@@ -80,8 +96,10 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def export(**options) -> None:
     """Score, prune, export to ONNX, verify, and write a directory that ships."""
-    from anatomy_export.exporter.pipeline import DataOptions, ExportRequest, ScoreOptions, run_export
+    _refuse_contradictions(options)
+    from anatomy_export.exporter.pipeline import run_export
     from anatomy_export.exporter.plan import width_multiple
+    from anatomy_export.exporter.request import DataOptions, ExportRequest, ScoreOptions
 
     as_json = options.pop("as_json")
     options["align"] = width_multiple(options["align"])
@@ -98,6 +116,17 @@ def export(**options) -> None:
     else:
         Console().print(_result_table(result))
         click.echo(f"wrote {result.output}")
+
+
+def _refuse_contradictions(options: dict) -> None:
+    """Options that would be ignored in silence are wrong usage."""
+    choosing = ("keep_ratio", "alpha", "beta", "focus", "preset", "align")
+    if options["mode"] == "dense":
+        refuse_together("--dense", "prunes nothing", ("plan", *choosing))
+    if options["plan"]:
+        refuse_together("--plan", "already says which neurons stay", choosing)
+    if options["keep_ratio"] is not None:
+        refuse_together("--keep-ratio", "ranks neurons without a threshold", ("alpha", "beta"))
 
 
 def _taken(kind, options: dict):
@@ -171,11 +200,11 @@ def plan_show(file: Path, as_json: bool) -> None:
 @click.option("--model", required=True, help="A checkpoint directory or hub id.")
 @_data_options
 @click.option("--output", required=True, type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace an existing output directory.")
+@click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--max-length", type=click.IntRange(min=2), default=128, show_default=True)
+@click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def finetune(**options) -> None:
@@ -184,7 +213,7 @@ def finetune(**options) -> None:
     from anatomy_export.models.finetune_job import run_finetune
 
     quiet_libraries()
-    recipe = Recipe(**{name: options.pop(name) for name in Recipe.__dataclass_fields__ if name in options})
+    recipe = Recipe(**{name: options.pop(name) for name in ("epochs", "learning_rate", "batch_size", "seed")})
     as_json = options.pop("as_json")
     if options["data"] is None:
         raise click.UsageError("Missing option '--data'.")

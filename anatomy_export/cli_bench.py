@@ -1,10 +1,10 @@
 """`anatomy-bench` and `anatomy doctor`: parse, call one function, print."""
 
 import json
-import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from anatomy_export.bench.environment import usable_cores
+from anatomy_export.bench.stats import MAX_LAUNCHES
 from anatomy_export.cli_common import (
     AnatomyCommand,
     AnatomyGroup,
@@ -21,6 +23,7 @@ from anatomy_export.cli_common import (
     one_or_more_of,
     positive_integers,
     quiet_libraries,
+    removed_shares,
     shares,
 )
 from anatomy_export.progress import Progress
@@ -41,7 +44,7 @@ Examples:
 
 def _common(command):
     """Options that both measurements take."""
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     for option in reversed(
         (
             click.option(
@@ -55,13 +58,25 @@ def _common(command):
             click.option(
                 "--provider", type=PROVIDERS, default="cpu", show_default=True, help="Also picks torch's device."
             ),
-            click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True),
             click.option(
-                "--variant", "modes", default=",".join(MODES), show_default=True, callback=one_or_more_of(*MODES)
+                "--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of the weights."
             ),
-            click.option("--threads", type=click.IntRange(min=1), default=threads, help="Default: all cores."),
             click.option(
-                "--timeout", "timeout_s", type=float, default=600, show_default=True, help="Seconds for one call."
+                "--variant",
+                "modes",
+                default=",".join(MODES),
+                show_default=True,
+                callback=one_or_more_of(*MODES),
+                help=f"Comma-separated: {', '.join(MODES)}.",
+            ),
+            click.option("--threads", type=click.IntRange(min=1), default=threads, help="Default: all physical cores."),
+            click.option(
+                "--timeout",
+                "timeout_s",
+                type=click.FloatRange(min=0, min_open=True),
+                default=600,
+                show_default=True,
+                help="Seconds for one call.",
             ),
             click.option("--output", type=click.Path(path_type=Path), help="Default: bench-results/<model>-<time>."),
             click.option("--force", is_flag=True, help="Replace an existing output directory."),
@@ -90,10 +105,25 @@ def _common(command):
 @click.option("--plan", type=click.Path(path_type=Path, exists=True), help="Mask and slice by this plan.json.")
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Rounds for each shape.")
 @click.option(
-    "--io-binding", default="off", show_default=True, callback=one_or_more_of("off", "on"), help="CUDA: an axis."
+    "--launches",
+    type=click.IntRange(min=1, max=MAX_LAUNCHES),
+    default=1,
+    show_default=True,
+    help="Start the worker processes anew so many times; each launch does all the rounds.",
 )
 @click.option(
-    "--cuda-graph", default="off", show_default=True, callback=one_or_more_of("off", "on"), help="CUDA: an axis."
+    "--io-binding",
+    default="off",
+    show_default=True,
+    callback=one_or_more_of("off", "on"),
+    help="CUDA: off, on, or both (off,on): inputs and outputs stay on the device.",
+)
+@click.option(
+    "--cuda-graph",
+    default="off",
+    show_default=True,
+    callback=one_or_more_of("off", "on"),
+    help="CUDA: off, on, or both (off,on); needs --io-binding on.",
 )
 @_common
 @click.pass_context
@@ -105,51 +135,61 @@ def bench(context, **options) -> None:
     if context.invoked_subcommand:
         _refuse_lost_options(context)
         return
-    from anatomy_export.bench.tables import HEADINGS, bench_markdown, bench_notes, bench_rows, latency_plot
+    from anatomy_export.bench.plots import latency_plot
+    from anatomy_export.bench.tables import HEADINGS, bench_markdown, bench_rows
     from anatomy_export.bench.timing import BenchRequest, run_bench
 
+    _refuse_contradictions(context, options)
     sent, shown = _split_options(options)
     for axis in ("io_binding", "cuda_graph"):
         sent[axis] = tuple(value == "on" for value in sent[axis])
-        if any(sent[axis]) and sent["provider"] == "cpu":
-            raise click.UsageError(f"--{axis.replace('_', '-')} needs --provider cuda or tensorrt.")
     name = "bundles" if sent["bundles"] else Path(sent["model"]).name
-    output = _checked_output(shown, name)
-    result = run_bench(BenchRequest(**sent), Progress())
-    plots = latency_plot(result.body)
-    _finish(
-        result,
-        shown,
-        output,
-        bench_markdown(result.body),
-        plots,
-        [(None, HEADINGS, bench_rows(result.body, intervals=False))],
-        bench_notes,
-    )
+
+    def tables(body: dict) -> list:
+        return [(None, HEADINGS, bench_rows(body, intervals=False))]
+
+    documents = _Documents(bench_markdown, lambda body: latency_plot([body]), tables)
+    _measure_and_write(lambda: run_bench(BenchRequest(**sent), Progress()), shown, name, documents)
 
 
 @bench.command("paper")
 @click.option(
     "--model", default="bert-base", show_default=True, help="bert-base, gpt2-base, bert, gpt2, a directory, a hub id."
 )
-@click.option("--removed", default="0.1,0.3,0.5,0.7", show_default=True, callback=shares, help="Shares of the neurons.")
-@click.option("--texts", default="reviews,imdb", show_default=True, callback=one_or_more_of("reviews", "imdb"))
-@click.option("--examples", type=click.IntRange(min=1, max=2000), default=1000, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--removed",
+    default="0,0.1,0.3,0.5,0.7",
+    show_default=True,
+    callback=removed_shares,
+    help="Shares of the neurons; the dense model is there in any case.",
+)
+@click.option(
+    "--texts",
+    default="reviews,imdb",
+    show_default=True,
+    callback=one_or_more_of("reviews", "imdb"),
+    help="reviews: the embedded sentences; imdb: IMDB from the hub, or the sentences joined up to IMDB's lengths.",
+)
+@click.option(
+    "--examples", type=click.IntRange(min=1, max=2000), default=1000, show_default=True, help="Texts of each kind."
+)
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Texts of a batch.")
 @click.option("--seq-len", "length", type=click.IntRange(min=2), default=100, show_default=True, help="Tokens, padded.")
 @_common
 def paper(**options) -> None:
     """The paper's job: 1,000 reviews in batches of 32 padded to 100 tokens; and how it should be run."""
     from anatomy_export.bench.paper import PaperRequest, run_paper
-    from anatomy_export.bench.tables import PAPER_HEADINGS, bench_notes, paper_markdown, paper_rows
+    from anatomy_export.bench.plots import paper_plot
+    from anatomy_export.bench.tables import PAPER_HEADINGS, paper_markdown, paper_rows
 
     sent, shown = _split_options(options)
-    if max(sent["removed"]) == 1:
-        raise click.UsageError("--removed 1 would leave no neuron; ask for less.")
-    output = _checked_output(shown, f"paper-{Path(sent['model']).name}")
-    result = run_paper(PaperRequest(**sent), Progress())
-    tables = [(texts, PAPER_HEADINGS, paper_rows(result.body, texts)) for texts in result.body["texts"]]
-    _finish(result, shown, output, paper_markdown(result.body), {}, tables, bench_notes)
+
+    def tables(body: dict) -> list:
+        return [(texts, PAPER_HEADINGS, paper_rows(body, texts, intervals=False)) for texts in body["texts"]]
+
+    documents = _Documents(paper_markdown, paper_plot, tables)
+    name = f"paper-{Path(sent['model']).name}"
+    _measure_and_write(lambda: run_paper(PaperRequest(**sent), Progress()), shown, name, documents)
 
 
 @bench.command("compare")
@@ -162,7 +202,11 @@ def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> 
     from anatomy_export.bench.results import compare_results, read_results
     from anatomy_export.bench.tables import COMPARE_HEADINGS, compare_rows
 
-    rows = compare_results(read_results(first), read_results(second), allow_different=allow_different)
+    bodies = [read_results(path) for path in (first, second)]
+    rows = compare_results(*bodies, allow_different=allow_different)
+    for path, body in zip((first, second), bodies, strict=True):
+        if body.get("partial"):
+            click.echo(f"note: {path} is partial: its run was interrupted", err=True)
     if as_json:
         click.echo(json.dumps({"results": rows}))
     else:
@@ -172,17 +216,11 @@ def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> 
 def _split_options(options: dict) -> tuple[dict, dict]:
     """What the measurement takes, and what only the printing takes."""
     options.pop("precision")
+    if options["provider"] != "cpu" and "openvino" in options["engines"]:
+        raise click.UsageError("--backend openvino runs on the CPU only; leave it out, or use --provider cpu.")
     shown = {name: options.pop(name) for name in ("output", "force", "as_json")}
     quiet_libraries()
     return options, shown
-
-
-def _checked_output(shown: dict, name: str) -> Path:
-    from anatomy_export.files import require_free
-
-    output = shown["output"] or Path("bench-results") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    require_free(output, shown["force"])
-    return output
 
 
 def _refuse_lost_options(context) -> None:
@@ -195,21 +233,70 @@ def _refuse_lost_options(context) -> None:
             )
 
 
-def _finish(result, shown: dict, output: Path, markdown: str, plots: dict, tables, notes) -> None:
-    from anatomy_export.bench.results import write_results
+def _refuse_contradictions(context, options: dict) -> None:
+    given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    for chosen, rest in (
+        ("bundles", ("model", "modes", "keep_ratios", "align", "plan")),
+        ("plan", ("keep_ratios", "align")),
+    ):
+        lost = [_spelled(context, name) for name in rest if name in given]
+        if chosen in given and lost:
+            raise click.UsageError(
+                f"{_spelled(context, chosen)} already says what {', '.join(lost)} would; leave out one."
+            )
+    for axis in ("io_binding", "cuda_graph"):
+        if "on" in options[axis] and options["provider"] == "cpu":
+            raise click.UsageError(f"{_spelled(context, axis)} needs --provider cuda or tensorrt.")
+    if "on" in options["cuda_graph"] and "on" not in options["io_binding"]:
+        raise click.UsageError("--cuda-graph on needs --io-binding on.")
 
-    write_results(result.body, output, markdown=markdown, plots=plots, force=shown["force"])
+
+def _spelled(context, name: str) -> str:
+    """A parameter as the user writes it: --keep-ratio for keep_ratios."""
+    return next(option.opts[0] for option in context.command.params if option.name == name)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """How a results body becomes Markdown, a plot (None: nothing to draw), and tables for the terminal."""
+
+    markdown: Callable[[dict], str]
+    plot: Callable[[dict], bytes | None]
+    tables: Callable[[dict], list]
+
+
+def _measure_and_write(measure: Callable, shown: dict, name: str, documents: _Documents) -> None:
+    """Measure, write the results directory as a whole or not at all, and print; exit as an interrupted run says."""
+    from anatomy_export.bench.results import write_results
+    from anatomy_export.bench.tables import bench_notes
+    from anatomy_export.files import staged_directory
+
+    output = shown["output"] or Path("bench-results") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with staged_directory(output, shown["force"]) as staging:
+        result = measure()
+        plot, no_plot = _plot(documents, result.body)
+        write_results(result.body, staging, markdown=documents.markdown(result.body), plot=plot)
     if shown["as_json"]:
         click.echo(json.dumps(result.body))
     else:
-        for title, headings, rows in tables:
+        for title, headings, rows in documents.tables(result.body):
             _print_table(title, headings, rows)
-        for note in notes(result.body):
+        for note in [*bench_notes(result.body), *no_plot]:
             click.echo(note)
         click.echo(f"wrote {output}")
     if result.interrupted:
         click.echo(f"Error: interrupted; the rounds done so far are in {output}, marked partial", err=True)
         sys.exit(result.interrupted)
+
+
+def _plot(documents: _Documents, body: dict) -> tuple[bytes | None, list[str]]:
+    """The plot and, where matplotlib is missing, a line that says so."""
+    from anatomy_export.errors import MissingExtraError
+
+    try:
+        return documents.plot(body), []
+    except MissingExtraError as error:
+        return None, [f"No plot: {error}"]
 
 
 def _print_table(title: str | None, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -233,7 +320,8 @@ def doctor(require: str, as_json: bool) -> None:
     from anatomy_export.doctor import PROVIDERS, diagnose, require_providers
 
     required = one_or_more_of(*PROVIDERS)(None, None, require) if require else ()
-    found = diagnose()
+    with Progress().stage("try each execution provider"):
+        found = diagnose()
     if as_json:
         click.echo(json.dumps(asdict(found)))
     else:

@@ -3,14 +3,40 @@
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a provider is not really there, 130 and 143 interrupted.
 """
 
+import math
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import click
+from click.core import ParameterSource
 
-from anatomy_export.errors import AnatomyError, MissingExtraError, Terminated
+from anatomy_export.errors import AnatomyError, MissingExtraError, Terminated, first_line
+
+EXTRA_OF_PACKAGE = {
+    **dict.fromkeys(
+        (
+            "accelerate",
+            "datasets",
+            "filelock",
+            "onnxruntime",
+            "onnxscript",
+            "pandas",
+            "psutil",
+            "safetensors",
+            "torch",
+            "transformers",
+        ),
+        "cpu",
+    ),
+    "matplotlib": "report",
+    "openvino": "openvino",
+    "optimum": "optimum",
+    "tokenizers": "edge",
+}
 
 
 class AnatomyGroup(click.Group):
@@ -35,8 +61,6 @@ def _guarded(work):
         work()
     except AnatomyError as error:
         _fail(str(error), error.exit_code)
-    except ImportError as error:
-        _fail(str(MissingExtraError(error.name or str(error), "cpu")), 1)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
@@ -52,7 +76,22 @@ def _guarded(work):
             f"{error.strerror or error}{where}; nothing was written; next step: check the path and the free space",
             1,
         )
+    except Exception as error:
+        _fail(_unexpected(error), 1)
     sys.exit(0)
+
+
+def _unexpected(error: Exception) -> str:
+    """One line for what no stage foresaw; the traceback comes before it with ANATOMY_DEBUG=1."""
+    package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in EXTRA_OF_PACKAGE and find_spec(package) is None:
+        return str(MissingExtraError(package, EXTRA_OF_PACKAGE[package]))
+    if os.environ.get("ANATOMY_DEBUG") == "1":
+        traceback.print_exception(error)
+    message = first_line(error)
+    name = type(error).__name__
+    what = name if message == name else f"{name}: {message}"
+    return f"unexpected {what}; nothing was written; next step: set ANATOMY_DEBUG=1 to see the traceback"
 
 
 def _on_sigterm(signum, frame):
@@ -86,21 +125,44 @@ def share(context, parameter, value: float | None) -> float | None:
     return value
 
 
+def finite(context, parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def refuse_together(option: str, why: str, others: tuple[str, ...]) -> None:
+    """Raise UsageError where `option` stands on the command line with one of the parameters `others`."""
+    context = click.get_current_context()
+    for name in others:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} {why}, so --{name.replace('_', '-')} cannot stand beside it.")
+
+
 def alignment(context, parameter, value: str) -> str:
     if value != "auto" and not (value.isdigit() and int(value) > 0):
         raise click.BadParameter(f"'{value}' is neither a whole number above 0 nor 'auto'")
     return value
 
 
-def shares(context, parameter, value: str) -> tuple[float, ...]:
-    """A comma-separated list of numbers above 0 and below or at 1."""
+def _numbers(value: str, fits: Callable[[float], bool], range_: str) -> tuple[float, ...]:
     try:
         numbers = tuple(dict.fromkeys(float(part) for part in value.split(",") if part.strip()))
     except ValueError as error:
         raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers") from error
-    if not numbers or not all(0 < number <= 1 for number in numbers):
-        raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers above 0 and at most 1")
+    if not numbers or not all(fits(number) for number in numbers):
+        raise click.BadParameter(f"'{value}' is not a comma-separated list of numbers {range_}")
     return numbers
+
+
+def shares(context, parameter, value: str) -> tuple[float, ...]:
+    """A comma-separated list of numbers above 0 and at most 1."""
+    return _numbers(value, lambda number: 0 < number <= 1, "above 0 and at most 1")
+
+
+def removed_shares(context, parameter, value: str) -> tuple[float, ...]:
+    """A comma-separated list of numbers from 0 to below 1."""
+    return _numbers(value, lambda number: 0 <= number < 1, "from 0 to below 1")
 
 
 def one_or_more_of(*choices: str):

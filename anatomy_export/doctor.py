@@ -69,12 +69,12 @@ def _providers() -> dict[str, dict]:
         return {}
     import onnxruntime
 
-    from anatomy_export.bench.placement import why_not
+    from anatomy_export.bench.harness import why_not
 
     available = onnxruntime.get_available_providers()
     found = {}
     for name, provider in PROVIDERS.items():
-        reason = why_not(provider)
+        reason = why_not("ort", name)
         found[name] = {"available": provider in available, "starts": reason is None, "reason": reason}
     return found
 

@@ -7,6 +7,11 @@ class AnatomyError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message that says something, else the exception's type."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class VerifyError(AnatomyError):
     """An exported model does not compute what it should; lists every comparison that failed."""
 

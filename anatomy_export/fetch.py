@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.errors import AnatomyError, MissingExtraError
 from anatomy_export.files import sha256_file
 
 
@@ -42,19 +44,56 @@ def cache_directory() -> Path:
     return Path(os.environ.get("ANATOMY_CACHE") or Path.home() / ".cache" / "anatomy-export")
 
 
+@contextmanager
+def cache_lock(entry: Path) -> Iterator[None]:
+    """Hold the lock of one cache entry (a file or directory), so that two processes do not make it at once.
+
+    Look at the entry again inside: another process may have made it meanwhile.
+
+    Raises:
+        AnatomyError: the cache cannot be written.
+    """
+    try:
+        from filelock import FileLock
+    except ImportError as error:
+        raise MissingExtraError("filelock", "cpu") from error
+    lock = FileLock(entry.parent / f".{entry.name}.lock")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise AnatomyError(
+            f"cache {entry.parent} cannot be written ({error.strerror or error}); "
+            "next step: set ANATOMY_CACHE to a directory that can"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def fetch_package(name: str) -> Path:
     """The local file of a pinned package, downloaded when the cache lacks it. Nothing is installed.
 
     pip checks the hash before it looks inside, so no code of an altered package runs.
 
     Raises:
-        AnatomyError: the registry does not answer, or what it sent has another checksum.
+        AnatomyError: the registry does not answer, what it sent has another checksum, or the cache cannot be written.
     """
     package = PACKAGES[name]
     path = cache_directory() / "packages" / package.filename
-    if path.is_file() and sha256_file(path) == package.sha256:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not _is_cached(path, package):
+        with cache_lock(path):
+            if not _is_cached(path, package):
+                _download(package, path)
+    return path
+
+
+def _is_cached(path: Path, package: PackageFile) -> bool:
+    return path.is_file() and sha256_file(path) == package.sha256
+
+
+def _download(package: PackageFile, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         requirement = Path(folder) / "requirement.txt"
         requirement.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
@@ -70,4 +109,3 @@ def fetch_package(name: str) -> Path:
                 f"next step: check the network, or place {package.filename} in {path.parent}"
             )
         os.replace(Path(folder) / package.filename, path)
-    return path

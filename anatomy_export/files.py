@@ -3,12 +3,16 @@
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from anatomy_export.errors import AnatomyError
+
+MARKS = ("bundle.json", "bench.json", "finetune.json", "provenance.json")
 
 
 def sha256_file(path: Path) -> str:
@@ -34,23 +38,31 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
-def require_free(target: Path, force: bool) -> None:
-    """Raise AnatomyError where `target` exists and `force` is not set, or it is a file."""
+def require_free(target: Path, force: bool, marks: tuple[str, ...] = MARKS) -> None:
+    """Raise AnatomyError where `target` exists and `force` is not set, it is a file, or it is not ours to replace.
+
+    A directory is ours when it is empty or holds one of the files `marks`, which this toolkit writes.
+    """
     if target.exists() and not force:
         raise AnatomyError(f"output {target} exists; next step: choose another --output, or replace it with --force")
     if target.exists() and not target.is_dir():
         raise AnatomyError(f"output {target} is a file, expected a directory; next step: choose another --output")
+    if target.is_dir() and any(target.iterdir()) and not any((target / mark).is_file() for mark in marks):
+        raise AnatomyError(
+            f"output {target} holds files but no {' or '.join(marks)}, so --force does not replace it; "
+            "next step: choose another --output, or remove it yourself"
+        )
 
 
 @contextmanager
-def staged_directory(target: Path, force: bool = False) -> Iterator[Path]:
+def staged_directory(target: Path, force: bool = False, marks: tuple[str, ...] = MARKS) -> Iterator[Path]:
     """Yield an empty directory beside `target`; rename it to `target` on success, remove it on any failure.
 
     Raises:
-        AnatomyError: `target` exists and `force` is not set, or its parent cannot be written.
+        AnatomyError: `target` may not be replaced (see `require_free`), or its parent cannot be written.
     """
     target = Path(target).absolute()
-    require_free(target, force)
+    require_free(target, force, marks)
     created = _make_parents(target.parent)
     try:
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
@@ -62,14 +74,36 @@ def staged_directory(target: Path, force: bool = False) -> Iterator[Path]:
     try:
         yield staging
         os.chmod(staging, 0o755)
-        _swap(staging, target)
+        with _signals_held():
+            _swap(staging, target)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(created)
         raise
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the end of the block (in the main thread, the only one that they reach)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.getsignal(number) or signal.SIG_DFL
+            signal.signal(number, lambda number, frame: held.append(number))
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for caught in held:
+            signal.raise_signal(caught)
+
+
 def _swap(staging: Path, target: Path) -> None:
+    """Put `staging` in `target`'s place; where that fails, what was there comes back."""
     if not target.exists():
         os.rename(staging, target)
         return

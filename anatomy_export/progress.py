@@ -4,17 +4,20 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+REDRAW_S = 0.2
+
 
 @dataclass(frozen=True)
 class Stage:
-    """One finished stage: `seconds` of wall clock, `peak_rss_bytes` the process's high-water mark at its end."""
+    """One finished stage: `seconds` of wall clock, `peak_rss_bytes` the most memory that was resident during it."""
 
     name: str
     seconds: float
@@ -22,9 +25,22 @@ class Stage:
 
 
 def peak_rss_bytes() -> int:
-    """High-water mark of this process's resident memory, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """High-water mark of this process's resident memory, in bytes.
+
+    Linux's own count is read where there is one: `getrusage` starts a child at its parent's mark.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _forget_peak() -> None:
+    """Start the high-water mark anew at what is resident now, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 @dataclass
@@ -37,6 +53,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        _forget_peak()
         start = time.perf_counter()
         with self.console.status(f"{name} …"):
             yield
@@ -48,12 +65,27 @@ class Progress:
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[], None]]:
-        """A stage of `total` steps with the time left; the function that it yields counts one."""
+        """A stage of `total` steps with the time left; the function that it yields counts one.
+
+        It draws only when a step is counted, so that nothing runs beside a step that is being timed.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        _forget_peak()
         start = time.perf_counter()
-        with Bar(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+        shown = self.console.is_terminal
+        with Bar(*columns, console=self.console, transient=True, disable=not shown, auto_refresh=False) as bar:
             task = bar.add_task(name, total=total)
-            yield lambda: bar.advance(task)
+            drawn = start
+
+            def count() -> None:
+                nonlocal drawn
+                bar.advance(task)
+                if time.perf_counter() - drawn > REDRAW_S:
+                    bar.refresh()
+                    drawn = time.perf_counter()
+
+            bar.refresh()
+            yield count
         self._finish(name, time.perf_counter() - start)
 
     def note(self, text: str) -> None:

@@ -1,70 +1,100 @@
 """The latency gap: bert-base by every engine, dense, mask and slice at 30, 50 and 70 % of the neurons removed.
 
-Run `.venv/bin/python benchmarks/gap.py [--repeats N]`; needs the extras cpu, openvino and report. Writes gap.json,
-gap-pair.json (two copies of one model), gap.svg, and gap-harness.json (interval coverage, overhead) beside this file.
+Run `.venv/bin/python benchmarks/gap.py`; needs the extras cpu, openvino and report. Writes beside this file gap.json
+(one result a batch size), gap-pair.json (two copies of one model, at each batch size), gap.svg, and gap-harness.json
+(how often the interval covers the truth, what the harness adds to a call).
 """
 
-import argparse
 import json
-import os
 import statistics
+import time
 from pathlib import Path
 
-from anatomy_export.bench.engines import SPIN_S, EngineSpec
+from anatomy_export.bench.engines import EngineSpec, build_engine
+from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.harness import worker_pool
+from anatomy_export.bench.plots import latency_plot
 from anatomy_export.bench.simulation import interval_coverage
-from anatomy_export.bench.tables import latency_plot
 from anatomy_export.bench.timing import BenchRequest, find_variants, run_bench
 from anatomy_export.progress import Progress
 
 HERE = Path(__file__).parent
 SIMULATED_RUNS = 2000
+LAUNCHES = 4
+ROUNDS_BY_BATCH = {1: 25, 8: 8}
+CALLS = 200
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=30)
-    repeats = parser.parse_args().repeats
     progress = Progress()
-    request = BenchRequest(
+    write("gap-harness.json", harness())
+    bodies = [run_bench(gap_request(batch), progress).body for batch in ROUNDS_BY_BATCH]
+    write("gap.json", bodies)
+    plot = latency_plot(bodies)
+    assert plot is not None
+    (HERE / "gap.svg").write_bytes(plot)
+    write("gap-pair.json", [run_bench(pair_request(batch, progress), progress).body for batch in ROUNDS_BY_BATCH])
+
+
+def gap_request(batch: int) -> BenchRequest:
+    return BenchRequest(
         model="bert-base",
         engines=("torch", "ort"),
         baselines=("torch-compile", "openvino"),
-        batches=(1, 8),
+        batches=(batch,),
         keep_ratios=(0.7, 0.5, 0.3),
-        threads=os.cpu_count() or 1,
-        repeats=repeats,
+        threads=usable_cores(),
+        repeats=ROUNDS_BY_BATCH[batch],
+        launches=LAUNCHES,
     )
-    gap = run_bench(request, progress).body
-    write("gap.json", gap)
-    (HERE / "gap.svg").write_bytes(latency_plot(gap)["bench.svg"])
-    dense = find_variants(BenchRequest(model="bert-base", engines=("ort",), modes=("dense",)), progress)[0].bundles[
-        "ort"
-    ]
-    pair = BenchRequest(bundles=(dense, dense), engines=("ort",), threads=request.threads, repeats=repeats)
-    write("gap-pair.json", run_bench(pair, progress).body)
-    write("gap-harness.json", harness())
+
+
+def pair_request(batch: int, progress: Progress) -> BenchRequest:
+    dense = BenchRequest(model="bert-base", engines=("ort",), modes=("dense",))
+    bundle = find_variants(dense, progress)[0].bundles["ort"]
+    return BenchRequest(
+        bundles=(bundle, bundle),
+        engines=("ort",),
+        batches=(batch,),
+        threads=usable_cores(),
+        repeats=ROUNDS_BY_BATCH[batch],
+        launches=LAUNCHES,
+    )
 
 
 def harness() -> dict:
-    """How often the interval of two equal engines contains 1 in simulation, and what the harness adds to 10 ms."""
-    with worker_pool({"spin": EngineSpec("spin")}) as pool:
-        pool.warm_up(["spin"])
-        pool.time_rounds("spin", repeats=200, seed=0)
-    times = pool.samples.times("spin", "spin")
+    """How often the interval of two equal engines contains 1 in simulation, and what the harness adds to a call."""
+    direct, timed = fixed_work_times()
     return {
         "simulated_runs": SIMULATED_RUNS,
         "coverage_by_rounds": {
             rounds: interval_coverage(rounds=rounds, runs=SIMULATED_RUNS) for rounds in (10, 20, 30, 50)
         },
+        "coverage_of_launches": interval_coverage(rounds=10, runs=SIMULATED_RUNS, launches=4, launch_effect=0.02),
         "coverage_one_after_the_other": interval_coverage(rounds=30, runs=SIMULATED_RUNS, interleaved=False),
-        "spin_s": SPIN_S,
-        "spin_times_s": times,
-        "overhead_share": statistics.median(times) / SPIN_S - 1,
+        "direct_s": direct,
+        "timed_s": timed,
+        "overhead_share": statistics.median(own / other for own, other in zip(timed, direct, strict=True)) - 1,
     }
 
 
-def write(name: str, body: dict) -> None:
+def fixed_work_times() -> tuple[list[float], list[float]]:
+    """Seconds of the same work called in a tight loop of this process, and by the harness in a worker, in turn."""
+    spec = EngineSpec("fixed-work")
+    call = build_engine(spec).prepare({})
+    direct = []
+    with worker_pool({"fixed-work": spec}) as pool:
+        pool.warm_up(["call"])
+        for _ in range(CALLS):
+            call()
+            start = time.perf_counter()
+            call()
+            direct.append(time.perf_counter() - start)
+            pool.time_rounds("call", repeats=1, seed=0)
+    return direct, pool.samples.times("fixed-work", "call")
+
+
+def write(name: str, body) -> None:
     (HERE / name).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 

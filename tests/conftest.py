@@ -1,6 +1,10 @@
 """Tiny seeded models of every family, with a tokenizer made on the spot: no unit test needs a network."""
 
 import os
+import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,8 +12,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from anatomy_export.cli import main
 from anatomy_export.models import FAMILIES, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 
@@ -36,6 +42,7 @@ WORDS = [
     "cinema",
     "never",
 ]
+PROGRESS = ("✓ ", "model ", "note: ")
 FAMILY_NAMES = sorted(FAMILIES)
 
 
@@ -128,3 +135,52 @@ def saved_dense(checkpoint: Checkpoint, directory: Path) -> Path:
     checkpoint.model.save_pretrained(directory)
     checkpoint.tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    rows = [f"the {WORDS[i % 20]} film {WORDS[(i * 7) % 20]},{i % 2}" for i in range(60)]
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def run(*arguments, command=main):
+    """A command in this process."""
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def refused(result, output: Path, code: int, *parts: str):
+    """One line on standard error, this exit code, nothing at the output path or beside it."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line and not line.startswith(PROGRESS)]
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert len(errors) == 1, result.stderr
+    assert errors[0] == lines[-1] and (code == 2 or len(lines) == 1), result.stderr
+    for part in parts:
+        assert part in errors[0]
+    assert not output.exists()
+    assert not list(output.parent.glob(".*partial*"))
+
+
+def spawn(*arguments, limit: int | None = None) -> subprocess.Popen:
+    """A command in a process of its own; `limit` is the largest file, in bytes, that it may write."""
+
+    def limits():
+        if limit is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "anatomy_export.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limits)
+
+
+class Boom:
+    """Unpickled, it opens a file for writing: code that runs."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))

@@ -16,7 +16,7 @@ from anatomy_export.bench import worker
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.harness import measure, worker_pool
 from anatomy_export.errors import AnatomyError, ProviderError
-from anatomy_export.progress import Progress
+from anatomy_export.progress import Progress, peak_rss_bytes
 
 SPIN_S = 0.01
 
@@ -67,12 +67,13 @@ def test_rounds_are_whole_shuffled_and_cheap():
     with worker_pool(specs("a", "b", "c"), target=serve_fake) as pool:
         pool.give_inputs(INPUTS)
         pool.warm_up(["k"])
-        pool.time_rounds("k", repeats=12, seed=0, predict=True)
+        pool.time_rounds("k", repeats=12, seed=0, give_logits=True)
     samples = pool.samples
     assert [sorted(one) for one in samples.rounds["k"]] == [["a", "b", "c"]] * 12
     assert len({tuple(order) for order in samples.orders["k"]}) > 3
     assert all(len(samples.warmups[name, "k"]) >= 3 for name in "abc")
-    assert samples.predicted["a", "k"] == [1, 0]
+    assert samples.logits["a", "k"].argmax(-1).tolist() == [1, 0]
+    assert all(peak < peak_rss_bytes() for peak in samples.peak_rss_bytes.values()), "a child has its parent's peak"
     assert {facts["threads"] for facts in pool.facts.values()} == {"1"}
     assert len({facts["pid"] for facts in pool.facts.values()} | {os.getpid()}) == 4
     overhead = statistics.median(samples.times("a", "k")) - SPIN_S
@@ -87,8 +88,33 @@ def test_a_lost_worker_is_named_and_the_rest_goes_on(model, reason):
         pool.time_rounds("k", repeats=6, seed=0)
     assert reason in pool.samples.failures[model]
     assert len(pool.samples.times("good", "k")) == 6
-    good, lost = pool.samples.paired("good", model, "k")
+    good, lost, _ = pool.samples.paired("good", model, "k")
     assert len(good) == len(lost) < 6
+
+
+def test_launches_start_anew_and_their_rounds_are_told_apart():
+    def work(pool):
+        pool.give_inputs(INPUTS)
+        pool.warm_up(["k"])
+        pool.time_rounds("k", repeats=3, seed=0)
+        pids.append(pool.facts["a"]["pid"])
+
+    pids: list[int] = []
+    measured = measure(specs("a", "b"), work, call_timeout_s=10, progress=Progress(), target=serve_fake, launches=2)
+    assert len(set(pids)) == 2
+    assert measured.samples.launches["k"] == [0, 0, 0, 1, 1, 1]
+    assert [len(values) for values in measured.samples.paired("a", "b", "k")] == [6, 6, 6]
+
+
+def test_workers_of_one_engine_stand_together_in_every_round():
+    engines = {"a": "x", "b": "x", "c": "y", "d": "y"}
+    with worker_pool({name: EngineSpec(one, "good") for name, one in engines.items()}, target=serve_fake) as pool:
+        pool.give_inputs(INPUTS)
+        pool.time_rounds("k", repeats=8, seed=0)
+    orders = pool.samples.orders["k"]
+    assert len({tuple(order) for order in orders}) > 3
+    for order in orders:
+        assert engines[order[0]] == engines[order[1]] != engines[order[2]] == engines[order[3]]
 
 
 def test_refusals():

@@ -1,12 +1,16 @@
 """Checkpoints load strictly, or not at all."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from conftest import saved_dense, tiny_checkpoint, tiny_config
+from conftest import Boom, saved_dense, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
 import anatomy_export
@@ -111,14 +115,6 @@ def test_nan_weights(bert_directory: Path):
         load_checkpoint(str(bert_directory))
 
 
-class Boom:
-    def __init__(self, path: str):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
-
-
 def test_pickle_that_would_run_code_is_refused_and_not_run(bert_directory: Path, tmp_path: Path):
     (bert_directory / "model.safetensors").unlink()
     torch.save({"classifier.weight": Boom(str(tmp_path / "ran"))}, bert_directory / "pytorch_model.bin")
@@ -138,3 +134,38 @@ def test_plain_bin_checkpoint_loads(bert_directory: Path):
 def test_hub_id_without_a_hub():
     with pytest.raises(AnatomyError, match="not a directory here, and the hub gave nothing"):
         load_checkpoint("someone/some-model")
+
+
+def test_a_sliced_checkpoint_loads_by_hub_id(sliced_directory: Path, tmp_path: Path):
+    """From the hub's own cache layout, offline, in a process whose cache that is."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--some--sliced"
+    shutil.copytree(sliced_directory, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    code = (
+        "import anatomy_export; from anatomy_export.models.checkpoint import weights_identity as identity; "
+        "loaded = anatomy_export.load('some/sliced'); "
+        "print(loaded.model.config.anatomy_ffn_widths, identity('some/sliced', loaded.model))"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"[2, 3, 4] {{'revision': '{commit}'}}"
+
+
+def test_a_missing_head_is_as_wide_as_asked_and_seeded(tmp_path: Path):
+    transformers.BertModel(tiny_config("bert")).save_pretrained(tmp_path)
+    tiny_checkpoint("bert").tokenizer.save_pretrained(tmp_path)
+    heads = [
+        load_checkpoint(str(tmp_path), allow_random_head=True, num_labels=5, seed=seed).model.classifier.weight
+        for seed in (0, 0, 1)
+    ]
+    assert heads[0].shape == (5, 16)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_head_that_is_there_keeps_its_classes(bert_directory: Path):
+    loaded = load_checkpoint(str(bert_directory), allow_random_head=True, num_labels=5)
+    assert (loaded.model.config.num_labels, loaded.random_head) == (2, False)

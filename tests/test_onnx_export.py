@@ -5,7 +5,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import tiny_checkpoint
+import transformers
+from conftest import saved_dense, tiny_checkpoint, tiny_tokenizer
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter import onnx_export
@@ -15,7 +16,7 @@ from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import torch_forward, verification_batches
-from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def unequal(checkpoint: Checkpoint, layers: int, width: int) -> Checkpoint:
@@ -39,6 +40,47 @@ def test_twelve_layers_of_unequal_width_fuse_completely(family, tmp_path: Path):
     assert {entry.key: entry.value for entry in model.metadata_props} == {"anatomy.mode": "slice"}
     used = {name for node in model.graph.node for name in node.input}
     assert {tensor.name for tensor in model.graph.initializer} <= used
+
+
+def with_token_types(checkpoint: Checkpoint, directory: Path) -> Checkpoint:
+    """Saved with a tokenizer that gives token type ids, whatever the family, and loaded again."""
+    saved_dense(Checkpoint(checkpoint.model, tiny_tokenizer("bert")), directory)
+    return load_checkpoint(str(directory))
+
+
+def check_without_token_types(original: Checkpoint, folder: Path) -> dict[str, int]:
+    loaded = with_token_types(original, folder / "m")
+    export_onnx(loaded, folder / "model.onnx", metadata={})
+    session = OnnxClassifier(folder / "model.onnx", loaded.tokenizer, 16)
+    assert session.input_names == ["input_ids", "attention_mask"]
+    for batch in verification_batches(loaded.tokenizer, ["the film is good", "awful"], 16):
+        assert session.run(batch) == pytest.approx(torch_forward(original.model)(batch), abs=1e-4)
+    save_checkpoint(loaded, folder / "again")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "again")
+    assert "token_type_ids" not in tokenizer(["the film is good"], padding=True)
+    return operator_counts(folder / "model.onnx")
+
+
+def test_gpt2_fuses_completely_with_a_tokenizer_that_gives_token_types(tmp_path: Path):
+    counts = check_without_token_types(tiny_checkpoint("gpt2", layers=12, hidden=32, heads=4, width=48), tmp_path)
+    assert sum(counts.get(name, 0) for name in FUSED_ATTENTION) == 12
+    assert counts["SkipLayerNormalization"] == 24
+    assert sum(counts.get(name, 0) for name in FUSED_GELU) == 12
+
+
+@pytest.mark.parametrize("family", ["distilbert", "roberta"])
+def test_other_families_ignore_token_types_too(family, tmp_path: Path):
+    check_without_token_types(tiny_checkpoint(family), tmp_path)
+
+
+def test_gpt2_with_a_tokenizer_that_pads_on_the_left(tmp_path: Path):
+    checkpoint = tiny_checkpoint("gpt2")
+    checkpoint.tokenizer.padding_side = "left"
+    export_onnx(checkpoint, tmp_path / "model.onnx", metadata={})
+    session = OnnxClassifier(tmp_path / "model.onnx", checkpoint.tokenizer, 16)
+    for batch in verification_batches(checkpoint.tokenizer, ["the film is good", "awful"], 16):
+        assert session.run(batch) == pytest.approx(torch_forward(checkpoint.model)(batch), abs=1e-4)
+    assert (batch["input_ids"][0, 0], batch["attention_mask"][0, 0]) == (0, 0)
 
 
 def test_without_fusion_only_standard_operators(family_name, tmp_path: Path):

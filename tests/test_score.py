@@ -51,5 +51,11 @@ def test_strong_for_any_probe():
 
 
 def test_probe_longer_than_the_model_takes():
-    with pytest.raises(AnatomyError, match="has 82 tokens, this model takes 64"):
+    with pytest.raises(AnatomyError, match="has 82 tokens, this model takes at most 66"):
         score_anatomy(tiny_checkpoint("bert"), ["good " * 80], max_length=64)
+
+
+def test_probe_longer_than_asked_for_is_cut_off():
+    found = score_anatomy(tiny_checkpoint("bert"), ["good film " * 20], max_length=16)
+    short = score_anatomy(tiny_checkpoint("bert"), ["good film " * 7], max_length=64)
+    np.testing.assert_allclose(found.layer_similarity, short.layer_similarity, atol=1e-6)

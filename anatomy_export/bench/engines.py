@@ -5,9 +5,9 @@ device; without, inputs are placed on the device beforehand and the result stays
 when the device has finished.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
 Inputs = dict[str, np.ndarray]
 Call = Callable[[], np.ndarray | None]
 ROOFLINE_SHAPE = (1024, 768, 3072)
-SPIN_S = 0.01
+FIXED_STEPS = 300_000
 ORT_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -74,10 +74,10 @@ class OrtEngine:
 
     def __init__(self, spec: EngineSpec):
         provider = ORT_PROVIDERS[spec.provider]
-        settings = {"enable_cuda_graph": "1"} if spec.cuda_graph and spec.provider == "cuda" else {}
         file = onnx_file(spec.model)
-        self.session = open_session(str(file), provider, threads=spec.threads, settings=settings)
+        self.session = open_session(str(file), provider, threads=spec.threads, settings=_provider_settings(spec))
         self.spec = spec
+        self.graphs = 0
         self.facts = {
             "onnxruntime": _ort_version(),
             "placement": check_placement(self.session, provider, file),
@@ -92,6 +92,10 @@ class OrtEngine:
     def _bound(self, feed: Inputs) -> Call:
         import onnxruntime
 
+        self.graphs += 1
+        options = onnxruntime.RunOptions()
+        if self.spec.cuda_graph:
+            options.add_run_config_entry("gpu_graph_id", str(self.graphs))  # one captured graph for each input shape
         device = "cpu" if self.spec.provider == "cpu" else "cuda"
         binding = self.session.io_binding()
         for name, array in feed.items():
@@ -102,10 +106,19 @@ class OrtEngine:
         binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(logits, device, 0))
 
         def call() -> None:
-            self.session.run_with_iobinding(binding)
+            self.session.run_with_iobinding(binding, options)
             binding.synchronize_outputs()
 
         return call
+
+
+def _provider_settings(spec: EngineSpec) -> dict[str, str]:
+    """Full float32 products, as torch computes them, instead of TF32; CUDA graphs where they were asked for."""
+    if spec.provider == "cpu":
+        return {}
+    name = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}[spec.provider]
+    graphs = {name: "1"} if spec.cuda_graph else {}
+    return {"use_tf32": "0", **graphs} if spec.provider == "cuda" else graphs
 
 
 def _ort_version() -> str:
@@ -173,19 +186,18 @@ class OpenVinoEngine:
             import openvino
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino") from error
-        settings = {
-            "INFERENCE_NUM_THREADS": spec.threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
+        core = openvino.Core()
         try:
-            self.request = (
-                openvino.Core().compile_model(str(onnx_file(spec.model)), "CPU", settings).create_infer_request()
-            )
+            self.request = _openvino_request(core, core.read_model(str(onnx_file(spec.model))), spec)
         except RuntimeError as error:
             raise AnatomyError(f"OpenVINO cannot load {spec.model}: {str(error)[:300]}") from error
-        self.names = [port.get_any_name() for port in self.request.get_compiled_model().inputs]
-        self.facts = {"openvino": openvino.__version__}
+        compiled = self.request.get_compiled_model()
+        self.names = [port.get_any_name() for port in compiled.inputs]
+        self.facts = {
+            "openvino": openvino.__version__,
+            "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
+            "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT")),
+        }
 
     def prepare(self, inputs: Inputs) -> Call:
         feed = {name: inputs[name] for name in self.names}
@@ -193,7 +205,10 @@ class OpenVinoEngine:
 
 
 class TorchRoofline:
-    """A float32 matrix product of `ROOFLINE_SHAPE` (m, k, n) by PyTorch: what the machine can do at most."""
+    """A float32 matrix product of `ROOFLINE_SHAPE` (m, k, n) by PyTorch.
+
+    The best rate of the roofline engines is what shares of the machine's peak are of.
+    """
 
     def __init__(self, spec: EngineSpec):
         import torch
@@ -231,19 +246,56 @@ class OrtRoofline:
         return lambda: self.session.run(None, {"left": self.left})[0]
 
 
-class SpinEngine:
-    """No model: a call that keeps the CPU busy for `SPIN_S` seconds, to time the harness itself."""
+class OpenVinoRoofline:
+    """The same product by OpenVINO."""
 
     def __init__(self, spec: EngineSpec):
-        self.facts = {"spin_s": SPIN_S}
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError("openvino", "openvino") from error
+        rows, inner, columns = ROOFLINE_SHAPE
+        core = openvino.Core()
+        self.request = _openvino_request(core, core.read_model(matmul_model(inner, columns)), spec)
+        self.left = np.random.default_rng(0).random((rows, inner), dtype=np.float32)
+        self.facts = {"flops": 2 * rows * inner * columns, "openvino": openvino.__version__}
+
+    def prepare(self, inputs: Inputs) -> Call:
+        return lambda: next(iter(self.request.infer({"left": self.left}, share_inputs=True).values()))
+
+
+def _openvino_request(core, model, spec: EngineSpec):
+    settings = {
+        "INFERENCE_NUM_THREADS": spec.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    return core.compile_model(model, "CPU", settings).create_infer_request()
+
+
+class FixedWorkEngine:
+    """No model: a call that always does the same arithmetic, about 10 ms of it, to time the harness itself."""
+
+    def __init__(self, spec: EngineSpec):
+        self.facts = {"steps": FIXED_STEPS}
 
     def prepare(self, inputs: Inputs) -> Call:
         def call() -> None:
-            end = time.perf_counter() + SPIN_S
-            while time.perf_counter() < end:
-                pass
+            total = 0
+            for step in range(FIXED_STEPS):
+                total += step
 
         return call
+
+
+def require_engines(engines: Iterable[str]) -> None:
+    """Raise MissingExtraError where the library of one of `engines` is not installed."""
+    for engine in engines:
+        package, extra = {"ort": ("onnxruntime", "cpu"), "openvino": ("openvino", "openvino")}.get(
+            engine, ("torch", "cpu")
+        )
+        if not find_spec(package):
+            raise MissingExtraError(package, extra)
 
 
 def require_cuda(torch, provider: str) -> None:
@@ -267,5 +319,6 @@ _ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
     "openvino": OpenVinoEngine,
     "roofline-torch": TorchRoofline,
     "roofline-ort": OrtRoofline,
-    "spin": SpinEngine,
+    "roofline-openvino": OpenVinoRoofline,
+    "fixed-work": FixedWorkEngine,
 }

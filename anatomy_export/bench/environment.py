@@ -20,7 +20,7 @@ def describe_environment(threads: int) -> dict:
         "cpu_flags": cpu_flags(),
         "cpus": os.cpu_count(),
         "threads": threads,
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -28,6 +28,15 @@ def describe_environment(threads: int) -> dict:
         "commit": _commit(),
         "gpus": gpus(),
     }
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may run on; logical ones where the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    allowed = os.sched_getaffinity(0)
+    cores = {_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}
+    return len(cores)
 
 
 def package_versions() -> dict[str, str]:

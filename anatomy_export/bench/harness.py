@@ -1,6 +1,7 @@
 """The parent's side of a measurement: worker processes, one timed call at a time, in an order shuffled every round."""
 
 import multiprocessing
+import os
 import random
 import signal
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec, Inputs
-from anatomy_export.bench.worker import serve
+from anatomy_export.bench.worker import QUIET_LIMIT_S, serve
 from anatomy_export.errors import AnatomyError, ProviderError, Terminated
 from anatomy_export.progress import Progress
 
@@ -23,6 +24,7 @@ STABLE_WARMUPS = 3
 STABLE_SPREAD = 1.1
 LOAD_TIMEOUT_S = 900.0
 STOP_TIMEOUT_S = 2.0
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class WorkerFailure(Exception):
@@ -39,7 +41,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=target, args=(theirs, spec), name=name, daemon=True)
-        with _interrupts_ignored():
+        settings = {**dict.fromkeys(THREAD_SETTINGS, str(spec.threads)), "NVIDIA_TF32_OVERRIDE": "0"}
+        with _interrupts_ignored(), _environment(settings):
             self._process.start()
         theirs.close()
 
@@ -93,28 +96,35 @@ class Samples:
 
     Attributes:
         warmups: by worker and key, the untimed first calls.
+        unstable: workers and keys whose warm-ups ended at the limit, not because they had become stable.
         rounds: by key, one dictionary a round of seconds by worker.
         orders: by key, the order of the workers in each round.
+        launches: by key, in which launch of the worker processes each round was, from 0.
         peak_rss_bytes: by worker, its process's high-water mark so far.
-        predicted: by worker and key, the class of each row, where asked for.
+        logits: by worker and key, what the last call gave, (batch, classes), where asked for.
+        never_quiet: by worker, the calls after which its threads went on using the CPU.
         failures: by worker, why it is missing.
     """
 
     warmups: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    unstable: set[tuple[str, str]] = field(default_factory=set)
     rounds: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     orders: dict[str, list[list[str]]] = field(default_factory=dict)
+    launches: dict[str, list[int]] = field(default_factory=dict)
     peak_rss_bytes: dict[str, int] = field(default_factory=dict)
-    predicted: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    logits: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    never_quiet: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def times(self, worker: str, key: str) -> list[float]:
         """Seconds of each round that the worker took part in."""
         return [one[worker] for one in self.rounds.get(key, []) if worker in one]
 
-    def paired(self, first: str, second: str, key: str) -> tuple[list[float], list[float]]:
-        """Seconds of both workers in the rounds that both took part in."""
-        both = [one for one in self.rounds.get(key, []) if first in one and second in one]
-        return [one[first] for one in both], [one[second] for one in both]
+    def paired(self, first: str, second: str, key: str) -> tuple[list[float], list[float], list[int]]:
+        """Seconds of both workers in the rounds that both took part in, and the launch of each round."""
+        rounds = zip(self.rounds.get(key, []), self.launches.get(key, []), strict=True)
+        both = [(one[first], one[second], launch) for one, launch in rounds if first in one and second in one]
+        return [one[0] for one in both], [one[1] for one in both], [one[2] for one in both]
 
 
 @dataclass(frozen=True)
@@ -129,9 +139,19 @@ class Measured:
 class Pool:
     """The workers of one measurement. One that fails is stopped, named in `samples.failures`, and the rest goes on."""
 
-    def __init__(self, specs: dict[str, EngineSpec], *, call_timeout_s: float, target: Callable = serve):
-        self.samples = Samples()
+    def __init__(
+        self,
+        specs: dict[str, EngineSpec],
+        *,
+        call_timeout_s: float,
+        target: Callable = serve,
+        samples: Samples | None = None,
+        launch: int = 0,
+    ):
+        self.samples = Samples() if samples is None else samples
         self.facts: dict[str, dict] = {}
+        self._specs = specs
+        self._launch = launch
         self._timeout_s = call_timeout_s
         self._workers: dict[str, Worker] = {}
         try:
@@ -166,46 +186,69 @@ class Pool:
             for name in self.names:
                 self._guarded(name, lambda worker: worker.ask(("inputs", str(path)), self._timeout_s))
 
-    def warm_up(self, keys: Sequence[str], *, maximum: int = MAX_WARMUPS) -> None:
+    def warm_up(
+        self,
+        keys: Sequence[str],
+        *,
+        names: Sequence[str] | None = None,
+        maximum: int = MAX_WARMUPS,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
         """Call each worker on each key until its last three calls are within 10 % of each other, `maximum` at most."""
         for key in keys:
-            for name in self.names:
-                taken = self.samples.warmups.setdefault((name, key), [])
+            for name in self.names if names is None else names:
+                taken: list[float] = []
                 while len(taken) < maximum and not _stable(taken):
-                    answer = self._call(name, key, predict=False)
+                    answer = self._call(name, key, give_logits=False)
                     if answer is None:
                         break
                     taken.append(answer["seconds"])
+                if len(taken) == maximum == MAX_WARMUPS and not _stable(taken):
+                    self.samples.unstable.add((name, key))
+                self.samples.warmups.setdefault((name, key), []).extend(taken)
+                tick()
         if not self._workers:
             self._raise_all_failed()
 
     def time_rounds(
-        self, key: str, *, repeats: int, seed: int, tick: Callable[[], None] = lambda: None, predict: bool = False
+        self, key: str, *, repeats: int, seed: int, tick: Callable[[], None] = lambda: None, give_logits: bool = False
     ) -> None:
-        """Time `repeats` rounds on one key: every worker once a round, the order shuffled anew."""
-        shuffle = random.Random(f"{seed}/{key}")
-        rounds = self.samples.rounds.setdefault(key, [])
-        orders = self.samples.orders.setdefault(key, [])
+        """Time `repeats` rounds on one key: every worker once a round, in an order shuffled anew.
+
+        The order is one of engines, and within each engine one of its workers, so that what is compared runs close
+        together in time.
+        """
+        shuffle = random.Random(f"{seed}/{self._launch}/{key}")
         for _ in range(repeats):
-            order = self.names
-            shuffle.shuffle(order)
+            order = self._shuffled(shuffle)
             one: dict[str, float] = {}
             for name in order:
-                answer = self._call(name, key, predict)
+                answer = self._call(name, key, give_logits)
                 if answer is not None:
                     one[name] = answer["seconds"]
                 tick()
             if not one:
                 self._raise_all_failed()
-            rounds.append(one)
-            orders.append(order)
+            self.samples.rounds.setdefault(key, []).append(one)
+            self.samples.orders.setdefault(key, []).append(order)
+            self.samples.launches.setdefault(key, []).append(self._launch)
 
-    def _call(self, name: str, key: str, predict: bool) -> dict | None:
-        answer = self._guarded(name, lambda worker: worker.ask(("call", key, predict), self._timeout_s))
+    def _shuffled(self, shuffle: random.Random) -> list[str]:
+        names = self.names
+        shuffle.shuffle(names)
+        engines = list(dict.fromkeys(self._specs[name].engine for name in names))
+        shuffle.shuffle(engines)
+        return sorted(names, key=lambda name: engines.index(self._specs[name].engine))
+
+    def _call(self, name: str, key: str, give_logits: bool) -> dict | None:
+        answer = self._guarded(name, lambda worker: worker.ask(("call", key, give_logits), self._timeout_s))
         if answer is not None:
-            self.samples.peak_rss_bytes[name] = answer["peak_rss_bytes"]
-            if "predicted" in answer:
-                self.samples.predicted[name, key] = answer["predicted"]
+            samples = self.samples
+            samples.peak_rss_bytes[name] = max(answer["peak_rss_bytes"], samples.peak_rss_bytes.get(name, 0))
+            if answer["quiet_s"] >= QUIET_LIMIT_S:
+                samples.never_quiet[name] = samples.never_quiet.get(name, 0) + 1
+            if "logits" in answer:
+                samples.logits[name, key] = answer["logits"]
         return answer
 
     def _guarded(self, name: str, work: Callable[[Worker], dict | None]) -> dict | None:
@@ -231,32 +274,45 @@ def no_engine_left(samples: Samples) -> AnatomyError:
 
 
 @contextmanager
-def worker_pool(
-    specs: dict[str, EngineSpec], *, call_timeout_s: float = 600.0, target: Callable = serve
-) -> Iterator[Pool]:
-    """A `Pool` whose workers end with the block, whatever happens."""
-    pool = Pool(specs, call_timeout_s=call_timeout_s, target=target)
+def worker_pool(specs: dict[str, EngineSpec], *, call_timeout_s: float = 600.0, **options) -> Iterator[Pool]:
+    """A `Pool` whose workers end with the block, whatever happens; `options` as it takes them."""
+    pool = Pool(specs, call_timeout_s=call_timeout_s, **options)
     try:
         yield pool
     finally:
         pool.stop()
 
 
-def require_provider(provider: str) -> None:
-    """Find out in a process of its own, before any model is made, whether ONNX Runtime's `provider` really starts.
+def require_provider(provider: str, engines: Sequence[str]) -> None:
+    """Find out before any model is made whether the library of each engine really starts on `provider`.
 
     Raises:
-        ProviderError: it does not.
+        ProviderError: one does not.
     """
     if provider == "cpu":
         return
-    worker = Worker(f"probe of {provider}", EngineSpec("roofline-ort", provider=provider))
+    for library in dict.fromkeys(engine.split("-")[0] for engine in engines):
+        reason = why_not(library, provider)
+        if reason:
+            raise ProviderError(reason)
+
+
+def why_not(library: str, provider: str) -> str | None:
+    """None where a matrix product of `library` (torch, ort) runs on `provider`, else why not.
+
+    It is tried in a process of its own, which may crash.
+    """
+    worker = Worker(f"probe of {provider}", EngineSpec(f"roofline-{library}", provider=provider))
     try:
         worker.wait_ready()
+        worker.ask(("call", "", False), LOAD_TIMEOUT_S)
     except WorkerFailure as failure:
-        raise ProviderError(f"{provider} cannot be used: {failure}; next step: anatomy doctor") from failure
+        return f"{provider} cannot be used: {failure}; next step: anatomy doctor"
+    except ProviderError as error:
+        return str(error)
     finally:
         worker.stop()
+    return None
 
 
 def measure(
@@ -266,21 +322,28 @@ def measure(
     call_timeout_s: float,
     progress: Progress,
     target: Callable = serve,
+    launches: int = 1,
 ) -> Measured:
-    """Start the workers, do `work` with them, and end them. Ctrl-C and SIGTERM keep the rounds that are done.
+    """Start the workers, do `work` with them, end them; `launches` times, for luck with memory is a process's own.
+
+    Ctrl-C and SIGTERM keep the rounds that are done.
 
     Raises:
         AnatomyError: no engine worked. ProviderError: a provider is not really there. KeyboardInterrupt, Terminated:
             interrupted before the first round was done.
     """
     interrupt: BaseException | None = None
-    samples, facts = Samples(), {}
+    samples: Samples = Samples()
+    facts: dict[str, dict] = {}
     try:
-        with ExitStack() as stack:
-            with progress.stage(f"start {len(specs)} workers"):
-                pool = stack.enter_context(worker_pool(specs, call_timeout_s=call_timeout_s, target=target))
-            samples, facts = pool.samples, pool.facts
-            work(pool)
+        for launch in range(launches):
+            with ExitStack() as stack:
+                left = {name: spec for name, spec in specs.items() if name not in samples.failures}
+                options = {"target": target, "samples": samples, "launch": launch}
+                with progress.stage(f"start {len(left)} workers" + f", launch {launch + 1}" * (launches > 1)):
+                    pool = stack.enter_context(worker_pool(left, call_timeout_s=call_timeout_s, **options))
+                facts.update(pool.facts)
+                work(pool)
     except (KeyboardInterrupt, Terminated) as caught:
         interrupt = caught
     for name, reason in samples.failures.items():
@@ -295,6 +358,21 @@ def measure(
 def _stable(times_s: list[float]) -> bool:
     last = times_s[-STABLE_WARMUPS:]
     return len(times_s) >= max(MIN_WARMUPS, STABLE_WARMUPS) and max(last) <= STABLE_SPREAD * min(last)
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a process started here, so that they stand before it imports anything."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

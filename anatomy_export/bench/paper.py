@@ -2,7 +2,8 @@
 
 Every batch is one round: all workers run it before the next batch starts, so that one pass over the texts is the whole
 measurement. Each text runs twice a worker: padded to the fixed length in its own order as the paper did, and bucketed
-(batches of texts of like length, padded to the longest of the batch only).
+(batches of texts of like length, padded to the longest of the batch only). Intervals of ratios resample the batches;
+between layouts, whose batches hold different texts, that makes them wider than timing noise alone would.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for
+from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for, require_engines
+from anatomy_export.bench.environment import describe_environment
 from anatomy_export.bench.harness import Pool, Samples, measure, no_engine_left, require_provider
 from anatomy_export.bench.results import BenchResult
-from anatomy_export.bench.stats import Ratio, total_ratio
-from anatomy_export.bench.timing import SEED, Contestant, closure_of, common_body, roofline_specs
+from anatomy_export.bench.stats import Ratio, closure_of, total_ratio
+from anatomy_export.bench.timing import (
+    CLOSURE_VOID_WIDTH,
+    SEED,
+    Contestant,
+    check_length,
+    common_body,
+    roofline_specs,
+    settings_of,
+)
 from anatomy_export.bench.variants import Variant, made_variants
 from anatomy_export.data import load_dataset, movie_reviews
 from anatomy_export.errors import AnatomyError
@@ -33,7 +43,7 @@ class PaperRequest:
     model: str = "bert-base"
     engines: tuple[str, ...] = ("torch", "ort")
     provider: str = "cpu"
-    removed: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    removed: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7)
     modes: tuple[str, ...] = ("dense", "mask", "slice")
     texts: tuple[str, ...] = ("reviews", "imdb")
     examples: int = 1000
@@ -59,20 +69,21 @@ def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
     Raises:
         AnatomyError: bad input, or no engine worked. ProviderError: the provider is not really there.
     """
-    if "ort" in request.engines:
-        require_provider(request.provider)
+    require_engines(request.engines)
+    require_provider(request.provider, request.engines)
     with progress.stage("texts"):
         texts, described = _texts(request)
     variants = made_variants(
         request.model,
         modes=list(request.modes),
-        keep_ratios=[round(1 - removed, 6) for removed in request.removed],
+        keep_ratios=[round(1 - removed, 6) for removed in request.removed if removed],
         plan=None,
         align=width_multiple("auto"),
         fuses={fused_for(engine, request.provider) for engine in request.engines},
         dense_fuses=set(),
         progress=progress,
     )
+    check_length(variants, request.length)
     batches = {
         (name, layout): _make_batches(variants[0], own, layout, request)
         for name, own in texts.items()
@@ -80,14 +91,15 @@ def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
     }
     inputs = {_key(which, index): one for which, own in batches.items() for index, one in enumerate(own.inputs)}
     contestants = _contestants(request, variants)
-    specs = {one.name: one.spec for one in contestants} | roofline_specs(request.threads, request.provider)
+    environment = describe_environment(request.threads)
     measured = measure(
-        specs,
-        lambda pool: _run_job(pool, batches, inputs, progress),
+        {one.name: one.spec for one in contestants}
+        | roofline_specs(request.engines, request.threads, request.provider),
+        lambda pool: _run_job(pool, contestants, batches, inputs, progress),
         call_timeout_s=request.timeout_s,
         progress=progress,
     )
-    body = common_body("paper", _settings(request), request.threads, inputs, measured)
+    body = common_body("paper", settings_of(request), environment, inputs, measured)
     body["texts"] = described
     body["results"] = [
         entry
@@ -153,15 +165,17 @@ def _imdb_texts(count: int, sentences: list[str]) -> tuple[list[str], str]:
 
 
 def _make_batches(variant: Variant, texts: list[str], layout: str, request: PaperRequest) -> _Batches:
-    from anatomy_export.models.checkpoint import load_checkpoint
+    import transformers
 
     bundle = Path(next(iter(variant.bundles.values())))
-    tokenizer = load_checkpoint(str(bundle / "checkpoint")).tokenizer
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bundle / "checkpoint")
     order = list(range(len(texts)))
     encoded = tokenizer(list(texts), truncation=True, max_length=request.length)["input_ids"]
     if layout == "bucketed":
         order.sort(key=lambda index: len(encoded[index]))
     rows = [order[start : start + request.batch] for start in range(0, len(order), request.batch)]
+    if layout == "bucketed":  # short batches must not all come first: an interrupted job would look faster than it is
+        np.random.default_rng(SEED).shuffle(rows)
     padding = "max_length" if layout == "padded" else True
     inputs = []
     for own in rows:
@@ -187,17 +201,21 @@ def _key(which: tuple[str, str], index: int) -> str:
     return f"{'/'.join(which)}/{index}"
 
 
-def _run_job(pool: Pool, batches: dict, inputs: dict[str, Inputs], progress: Progress) -> None:
+def _run_job(pool: Pool, contestants: list[Contestant], batches: dict, inputs: dict[str, Inputs], progress) -> None:
     pool.give_inputs(inputs)
-    with progress.stage("warm up"):
-        pool.warm_up([_key(which, 0) for which in batches], maximum=4)
-        pool.warm_up([_key(which, len(own.inputs) - 1) for which, own in batches.items()], maximum=1)
+    first = [_key(which, 0) for which in batches]
+    compiled = [one.name for one in contestants if one.spec.engine == "torch-compile" or one.spec.provider != "cpu"]
+    shapes = {one["input_ids"].shape: key for key, one in inputs.items()}
+    with progress.bar("warm up", len(first) * len(pool.names) + len(shapes) * len(compiled)) as tick:
+        pool.warm_up(first, maximum=4, tick=tick)
+        pool.warm_up(list(shapes.values()), names=compiled, maximum=1, tick=tick)
     rounds = max(len(own.inputs) for own in batches.values())
-    with progress.bar("the job, batch by batch", rounds * len(batches) * len(pool.names)) as tick:
+    total = sum(len(own.inputs) for own in batches.values()) * len(pool.names)
+    with progress.bar("the job, batch by batch", total) as tick:
         for index in range(rounds):
             for which, own in batches.items():
                 if index < len(own.inputs):
-                    pool.time_rounds(_key(which, index), repeats=1, seed=SEED, tick=tick, predict=True)
+                    pool.time_rounds(_key(which, index), repeats=1, seed=SEED, tick=tick, give_logits=True)
 
 
 def _job_times(samples: Samples, worker: str, texts: str, layout: str, count: int) -> list[float]:
@@ -219,12 +237,18 @@ def _entry(one: Contestant, contestants, samples: Samples, batches: dict, texts:
         if other is None:
             return None
         reference = _job_times(samples, other.name, texts, other_layout, count)
+        whole = len(reference) == len(times) == count
+        if not whole and other_layout != layout:
+            return None  # the same texts are not done on both sides
         shared = min(len(reference), len(times))
         return total_ratio(reference[:shared], times[:shared]) if shared else None
 
     speedup, torch_speedup = against(dense, layout), against(torch_dense, "padded")
     share = _removed_share(one.variant, own)
     closure = closure_of(speedup, None if one.variant.mode == "dense" else share)
+    same_classes, max_difference = (
+        _same_outputs(samples, one.name, batches, texts) if layout == "bucketed" else (None,) * 2
+    )
     done = sum(len(rows) for rows in own.rows[: len(times)])
     return {
         "worker": f"{one.name} {layout} {texts}",
@@ -243,12 +267,14 @@ def _entry(one: Contestant, contestants, samples: Samples, batches: dict, texts:
         "speedup": speedup.median if speedup else None,
         "speedup_interval": speedup.bounds if speedup else None,
         "speedup_void": bool(speedup and speedup.void),
+        "closure_void": bool(closure and closure.wider_than(CLOSURE_VOID_WIDTH)),
         "torch_speedup": torch_speedup.median if torch_speedup else None,
         "torch_speedup_interval": torch_speedup.bounds if torch_speedup else None,
         "removed_share": share,
         "closure": closure.median if closure else None,
         "closure_interval": closure.bounds if closure else None,
-        "same_classes": _same_classes(samples, one.name, batches, texts) if layout == "bucketed" else None,
+        "same_classes": same_classes,
+        "max_abs_difference": max_difference,
         "peak_rss_bytes": samples.peak_rss_bytes.get(one.name),
         "times_s": times,
     }
@@ -262,27 +288,19 @@ def _removed_share(variant: Variant, batches: _Batches) -> float | None:
     return removed / sum(variant.flops.total(rows, length) for rows, length in shapes)
 
 
-def _same_classes(samples: Samples, worker: str, batches: dict, texts: str) -> float | None:
-    """Share of texts that a worker gives the same class padded and bucketed, both put back in the original order."""
-    classes: dict[str, dict[int, int]] = {layout: {} for layout in LAYOUTS}
+def _same_outputs(samples: Samples, worker: str, batches: dict, texts: str) -> tuple[float | None, float | None]:
+    """Share of texts that a worker gives the same class padded and bucketed, and the largest difference of its logits.
+
+    Both are put back in the original order first.
+    """
+    logits: dict[str, dict[int, np.ndarray]] = {layout: {} for layout in LAYOUTS}
     for layout in LAYOUTS:
         for index, rows in enumerate(batches[texts, layout].rows):
-            predicted = samples.predicted.get((worker, _key((texts, layout), index)), [])
-            classes[layout].update(zip(rows, predicted, strict=False))
-    both = classes["padded"].keys() & classes["bucketed"].keys()
-    return sum(classes["padded"][row] == classes["bucketed"][row] for row in both) / len(both) if both else None
-
-
-def _settings(request: PaperRequest) -> dict:
-    return {
-        "model": request.model,
-        "engines": list(request.engines),
-        "provider": request.provider,
-        "precision": "fp32",
-        "threads": request.threads,
-        "removed": list(request.removed),
-        "examples": request.examples,
-        "batch": request.batch,
-        "length": request.length,
-        "seed": SEED,
-    }
+            given = samples.logits.get((worker, _key((texts, layout), index)), ())
+            logits[layout].update(zip(rows, given, strict=False))
+    both = sorted(logits["padded"].keys() & logits["bucketed"].keys())
+    if not both:
+        return None, None
+    padded, bucketed = (np.stack([logits[layout][row] for row in both]) for layout in LAYOUTS)
+    same = (padded.argmax(-1) == bucketed.argmax(-1)).mean()
+    return float(same), float(np.abs(padded - bucketed).max())

@@ -147,14 +147,3 @@ def matmul_model(inner: int, columns: int) -> bytes:
     )
     opset = [helper.make_opsetid("", 20)]
     return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
-
-
-def why_not(provider: str) -> str | None:
-    """None where a one-node model runs on `provider`, else why it does not."""
-    try:
-        session = open_session(matmul_model(4, 4), provider, threads=1)
-        check_placement(session, provider, Path("a one-node model"))
-        session.run(None, {"left": np.ones((2, 4), dtype=np.float32)})
-    except Exception as error:
-        return " ".join(str(error).split())
-    return None

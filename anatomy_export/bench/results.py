@@ -7,13 +7,17 @@ from pathlib import Path
 
 from anatomy_export.bench.stats import unpaired_ratio
 from anatomy_export.errors import AnatomyError
-from anatomy_export.files import staged_directory
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MUST_MATCH = (
+    ("kind",),
+    ("environment", "system"),
     ("environment", "cpu"),
+    ("environment", "cpu_flags"),
+    ("environment", "cpus"),
     ("environment", "threads"),
     ("environment", "gpus"),
+    ("settings", "model"),
     ("settings", "provider"),
     ("settings", "precision"),
     ("inputs_sha256",),
@@ -44,13 +48,12 @@ def inputs_sha256(inputs: dict) -> str:
     return digest.hexdigest()
 
 
-def write_results(body: dict, directory: Path, *, markdown: str, plots: dict[str, bytes], force: bool) -> None:
-    """Write `bench.json`, `bench.md` and the plots into a new directory, as a whole or not at all."""
-    with staged_directory(directory, force) as staging:
-        (staging / "bench.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        (staging / "bench.md").write_text(markdown, encoding="utf-8")
-        for name, content in plots.items():
-            (staging / name).write_bytes(content)
+def write_results(body: dict, directory: Path, *, markdown: str, plot: bytes | None) -> None:
+    """Write `bench.json`, `bench.md` and, where there is one, `bench.svg` into a directory."""
+    (directory / "bench.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (directory / "bench.md").write_text(markdown, encoding="utf-8")
+    if plot:
+        (directory / "bench.svg").write_bytes(plot)
 
 
 def read_results(path: Path) -> dict:
@@ -90,16 +93,10 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
             f"these runs are not comparable ({'; '.join(different)}); next step: repeat one of them under the other's "
             "conditions, or compare all the same with --allow-different"
         )
-    identity = ("worker", "batch", "seq_len")
-    theirs = {tuple(one[name] for name in identity): one for one in second["results"]}
-    rows = []
-    for one in first["results"]:
-        other = theirs.get(tuple(one[name] for name in identity))
-        if other:
-            ratio = unpaired_ratio(one["times_s"], other["times_s"])
-            row = {name: one[name] for name in identity}
-            row |= {"first_median_s": one["median_s"], "second_median_s": other["median_s"], "ratio": ratio.median}
-            rows.append({**row, "ratio_interval": None if ratio.low is None else [ratio.low, ratio.high]})
+    try:
+        rows = _compared_rows(first["results"], second["results"])
+    except (KeyError, TypeError) as error:
+        raise AnatomyError(f"a result lacks {error}; next step: compare files written by anatomy-bench") from error
     if not rows:
         raise AnatomyError(
             "the two runs timed nothing in common; next step: compare runs of the same engines and shapes"
@@ -107,8 +104,24 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
     return rows
 
 
+def _compared_rows(first: list[dict], second: list[dict]) -> list[dict]:
+    identity = ("worker", "batch", "seq_len")
+    theirs = {tuple(one[name] for name in identity): one for one in second}
+    rows = []
+    for one in first:
+        other = theirs.get(tuple(one[name] for name in identity))
+        if other:
+            ratio = unpaired_ratio(one["times_s"], other["times_s"])
+            row = {name: one[name] for name in identity}
+            row |= {"first_median_s": one["median_s"], "second_median_s": other["median_s"], "ratio": ratio.median}
+            rows.append({**row, "ratio_interval": ratio.bounds})
+    return rows
+
+
 def _at(body: dict, path: tuple[str, ...]):
     value: object = body
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
+    if path[-1] == "gpus" and isinstance(value, list):  # clocks vary from one moment to the next
+        return [{name: one[name] for name in ("name", "driver_version") if name in one} for one in value]
     return value

@@ -25,13 +25,22 @@ def drifting_pair(
     return pairs[np.arange(rounds), first], pairs[np.arange(rounds), 1 - first]
 
 
-def interval_coverage(*, rounds: int, runs: int, interleaved: bool = True, seed: int = 2024) -> float:
-    """Share of `runs` simulated measurements whose 95 % interval contains the true ratio, 1; at least 5 rounds."""
+def interval_coverage(
+    *, rounds: int, runs: int, interleaved: bool = True, launches: int = 1, launch_effect: float = 0.0, seed: int = 2024
+) -> float:
+    """Share of `runs` simulated measurements whose 95 % interval contains the true ratio, 1; at least 10 rounds.
+
+    With `launches` above 1 there are so many times `rounds`, and in each launch one engine's times are off by a factor
+    of its own, log-normal with standard deviation `launch_effect`.
+    """
     generator = np.random.default_rng(seed)
     inside = 0
     for _ in range(runs):
-        first, second = drifting_pair(generator, rounds, interleaved=interleaved)
-        bounds = paired_ratio(first.tolist(), second.tolist()).bounds
+        pairs = [drifting_pair(generator, rounds, interleaved=interleaved) for _ in range(launches)]
+        effects = np.repeat(np.exp(generator.normal(0, launch_effect, launches)), rounds)
+        first, second = (np.concatenate(times) for times in zip(*pairs, strict=True))
+        labels = np.repeat(np.arange(launches), rounds)
+        bounds = paired_ratio(first.tolist(), (second * effects).tolist(), launches=labels.tolist()).bounds
         assert bounds is not None
         inside += bounds[0] <= 1 <= bounds[1]
     return inside / runs

@@ -7,9 +7,12 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-MIN_ROUNDS = 5
+MIN_ROUNDS = 10
 P99_SAMPLES = 100
 VOID_SPREAD = 0.10
+# The 97.5 % quantile of Student's t at 1 to 9 degrees of freedom, for 2 to 10 launches.
+STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+MAX_LAUNCHES = len(STUDENT_975) + 1
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Summary:
 class Ratio:
     """A ratio of times (the median of paired rounds, or of totals) and its bootstrap 95 % interval.
 
-    The bounds are None under 5 rounds.
+    The bounds are None under 10 rounds.
     """
 
     median: float
@@ -41,7 +44,11 @@ class Ratio:
     @property
     def void(self) -> bool:
         """True where the interval is wider than a tenth of the ratio, so that comparing means little."""
-        return self.low is not None and self.high is not None and (self.high - self.low) / self.median > VOID_SPREAD
+        return self.wider_than(VOID_SPREAD * self.median)
+
+    def wider_than(self, width: float) -> bool:
+        """True where there is an interval and it is wider than `width`."""
+        return self.low is not None and self.high is not None and self.high - self.low > width
 
 
 def summarize(times_s: Sequence[float]) -> Summary:
@@ -55,15 +62,20 @@ def summarize(times_s: Sequence[float]) -> Summary:
     )
 
 
-def paired_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: int = 0) -> Ratio:
+def paired_ratio(
+    reference_s: Sequence[float], own_s: Sequence[float], *, launches: Sequence[int] | None = None, seed: int = 0
+) -> Ratio:
     """Median over rounds of reference time ÷ own time, both of the same round, and its 95 % interval.
 
     The interval is a smoothed bootstrap of the median of log ratios: each resampled value gets normal noise of
     standard deviation IQR / 1.349 / sqrt(rounds), because the plain bootstrap of a median of few values covers less
     than it claims (smoothing: Hall, DiCiccio & Romano, "On smoothing and the bootstrap", Annals of Statistics 1989).
+    Rounds of several launches of the worker processes give the geometric mean of the launches' medians, and Student's
+    interval of that mean: what is luck of a process (where its memory lies) varies between launches only.
 
     Args:
         reference_s, own_s: seconds, one value a round, (rounds,) each.
+        launches: of each round, which launch it was in, (rounds,); None: all the same.
 
     Raises:
         ValueError: the lengths differ or there is no round.
@@ -71,11 +83,18 @@ def paired_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: 
     logs = np.log(np.asarray(reference_s, dtype=np.float64)) - np.log(np.asarray(own_s, dtype=np.float64))
     if logs.ndim != 1 or not len(logs):
         raise ValueError(f"expected one or more rounds, got shape {logs.shape}")
-    median = float(np.exp(np.median(logs)))
+    labels = np.zeros(len(logs)) if launches is None else np.asarray(launches)
+    groups = [logs[labels == label] for label in np.unique(labels)]
+    medians = np.array([np.median(group) for group in groups])
+    estimate = float(medians.mean())
     if len(logs) < MIN_ROUNDS:
-        return Ratio(median, None, None)
-    low, high = np.exp(_interval(_median_draws(logs, np.random.default_rng(seed))))
-    return Ratio(median, float(low), float(high))
+        return Ratio(float(np.exp(estimate)), None, None)
+    if len(groups) == 1:
+        low, high = _interval(_median_draws(logs, np.random.default_rng(seed)))
+    else:
+        reach = STUDENT_975[len(groups) - 2] * medians.std(ddof=1) / np.sqrt(len(groups))
+        low, high = estimate - reach, estimate + reach
+    return Ratio(float(np.exp(estimate)), float(np.exp(low)), float(np.exp(high)))
 
 
 def unpaired_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: int = 0) -> Ratio:
@@ -105,6 +124,17 @@ def total_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: i
     drawn = np.random.default_rng(seed).integers(0, len(own), size=(RESAMPLES, len(own)))
     low, high = _interval(reference[drawn].sum(axis=1) / own[drawn].sum(axis=1))
     return Ratio(ratio, float(low), float(high))
+
+
+def closure_of(speedup: Ratio | None, removed_share: float | None) -> Ratio | None:
+    """(dense time − variant time) ÷ (dense time × removed share), from dense ÷ variant: how far the gap is closed."""
+    if speedup is None or not removed_share:
+        return None
+
+    def closed(ratio: float | None) -> float | None:
+        return None if ratio is None else (1 - 1 / ratio) / removed_share
+
+    return Ratio((1 - 1 / speedup.median) / removed_share, closed(speedup.low), closed(speedup.high))
 
 
 def _median_draws(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -1,32 +1,36 @@
 """The default measurement of `anatomy-bench`: engines × variants × input shapes, interleaved, into a `BenchResult`."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for
+from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
 from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left, require_provider
 from anatomy_export.bench.results import FORMAT_VERSION, BenchResult, inputs_sha256
-from anatomy_export.bench.stats import Ratio, paired_ratio, summarize
+from anatomy_export.bench.stats import Ratio, closure_of, paired_ratio, summarize
 from anatomy_export.bench.variants import Variant, given_variants, made_variants
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.progress import Progress
 
 SEED = 0
-ROOFLINES = ("roofline-torch", "roofline-ort")
+ROOFLINES = ("torch", "ort", "openvino")
 UNKNOWN_VOCABULARY = 4000
+CLOSURE_VOID_WIDTH = 0.2
 
 
 @dataclass(frozen=True)
 class BenchRequest:
     """Everything that `anatomy bench` was asked for. Bundles, where given, stand in for model, modes and ratios.
 
-    `baselines` are engines that are timed on dense variants only.
+    `baselines` are engines that are timed on dense variants only. `repeats` are rounds for each input shape and launch
+    of the worker processes.
     """
 
     model: str = "bert"
@@ -42,6 +46,7 @@ class BenchRequest:
     align: str = "auto"
     threads: int = 1
     repeats: int = 20
+    launches: int = 1
     io_binding: tuple[bool, ...] = (False,)
     cuda_graph: tuple[bool, ...] = (False,)
     timeout_s: float = 600.0
@@ -64,46 +69,57 @@ def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
     Raises:
         AnatomyError: bad input, or no engine worked. ProviderError: the provider is not really there.
     """
-    if "ort" in request.engines:
-        require_provider(request.provider)
+    engines = (*request.engines, *request.baselines)
+    require_engines(engines)
+    require_provider(request.provider, engines)
     variants = find_variants(request, progress)
     contestants = _contestants(request, variants)
     shapes = [(batch, length) for batch in request.batches for length in request.lengths]
     inputs = _random_inputs(variants, shapes)
-    specs = {one.name: one.spec for one in contestants} | roofline_specs(request.threads, request.provider)
+    environment = describe_environment(request.threads)
     measured = measure(
-        specs,
+        {one.name: one.spec for one in contestants} | roofline_specs(engines, request.threads, request.provider),
         lambda pool: _time_shapes(pool, request, shapes, inputs, progress),
         call_timeout_s=request.timeout_s,
         progress=progress,
+        launches=request.launches,
     )
-    body = common_body("bench", _settings(request), request.threads, inputs, measured)
-    peak = body["roofline"]["flops_per_s"]
+    settings = {**settings_of(request), "model": None if request.bundles else request.model}
+    body = common_body("bench", settings, environment, inputs, measured)
     body["results"] = [
         entry
         for batch, length in shapes
         for one in contestants
-        if (entry := _entry(one, contestants, measured, batch, length, peak))
+        if (entry := _entry(one, contestants, measured, batch, length, body["roofline"]))
     ]
     if not body["results"]:
         raise no_engine_left(measured.samples)
     return BenchResult(body, measured.interrupted)
 
 
-def common_body(kind: str, settings: dict, threads: int, inputs: dict[str, Inputs], measured: Measured) -> dict:
-    """What every results file says beside its results."""
+def common_body(kind: str, settings: dict, environment: dict, inputs: dict[str, Inputs], measured: Measured) -> dict:
+    """What every results file says beside its results; `environment` as it was before the first call."""
     samples = measured.samples
     return {
         "format_version": FORMAT_VERSION,
         "kind": kind,
         "partial": measured.interrupted is not None,
         "settings": settings,
-        "environment": describe_environment(threads),
+        "environment": environment,
         "inputs_sha256": inputs_sha256(inputs),
         "roofline": roofline(measured),
         "failures": [{"worker": name, "reason": reason} for name, reason in samples.failures.items()],
+        "unstable": [{"worker": name, "input": key} for name, key in sorted(samples.unstable)],
+        "never_quiet": samples.never_quiet,
         "orders": samples.orders,
+        "launches": samples.launches,
     }
+
+
+def settings_of(request) -> dict:
+    """The request as plain values for a results file, with the precision and the seed of inputs and orders."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
+    return {**values, "precision": "fp32", "seed": SEED}
 
 
 def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
@@ -145,33 +161,34 @@ def _contestants(request: BenchRequest, variants: list[Variant]) -> list[Contest
     return found
 
 
-def roofline_specs(threads: int, provider: str) -> dict[str, EngineSpec]:
-    """The matrix-product workers that can run here, to be timed in the same rounds as everything else."""
-    specs = {}
-    if find_spec("torch"):
-        specs["roofline-torch"] = EngineSpec("roofline-torch", provider=provider, threads=threads)
-    if find_spec("onnxruntime"):
-        specs["roofline-ort"] = EngineSpec("roofline-ort", provider=provider, threads=threads)
-    return specs
+def roofline_specs(engines: Iterable[str], threads: int, provider: str) -> dict[str, EngineSpec]:
+    """A matrix-product worker for the library of each engine, to be timed in the same rounds as everything else."""
+    libraries = [library for library in ROOFLINES if any(engine.split("-")[0] == library for engine in engines)]
+    return {f"roofline-{one}": EngineSpec(f"roofline-{one}", provider=provider, threads=threads) for one in libraries}
 
 
 def roofline(measured: Measured) -> dict:
-    """The best matrix-product rate of this run, FLOP/s by each library's median time, and its raw seconds."""
-    found: dict = {"flops_per_s": None, "by": {}}
+    """The best matrix-product rate of this run, FLOP/s by the median time of each library and input, and raw seconds.
+
+    `by_input` holds the best rate among the rounds of each input, so that a share of it is of the same minutes.
+    """
     samples, facts = measured.samples, measured.facts
-    for name in ROOFLINES:
-        times = [seconds for key in samples.rounds for seconds in samples.times(name, key)]
-        if times:
-            rate = facts[name]["flops"] / summarize(times).p50_s
-            found["by"][name] = {"flops_per_s": rate, "times_s": times}
-            found["flops_per_s"] = max(rate, found["flops_per_s"] or 0.0)
+    found: dict = {"flops_per_s": None, "by_input": {}, "times_s": {}}
+    for name in (f"roofline-{library}" for library in ROOFLINES):
+        for key in samples.rounds:
+            times = samples.times(name, key)
+            if times:
+                rate = facts[name]["flops"] / summarize(times).p50_s
+                found["by_input"][key] = max(rate, found["by_input"].get(key, 0.0))
+                found["times_s"].setdefault(name, {})[key] = times
+    found["flops_per_s"] = max(found["by_input"].values(), default=None)
     return found
 
 
 def _time_shapes(pool: Pool, request: BenchRequest, shapes, inputs: dict[str, Inputs], progress: Progress) -> None:
     pool.give_inputs(inputs)
-    with progress.stage("warm up"):
-        pool.warm_up(list(inputs))
+    with progress.bar("warm up", len(inputs) * len(pool.names)) as tick:
+        pool.warm_up(list(inputs), tick=tick)
     for batch, length in shapes:
         total = request.repeats * len(pool.names)
         with progress.bar(f"batch {batch}, {length} tokens", total) as tick:
@@ -184,14 +201,11 @@ def _key(batch: int, length: int) -> str:
 
 def _random_inputs(variants: list[Variant], shapes: list[tuple[int, int]]) -> dict[str, Inputs]:
     """Unpadded token ids for each shape, from the second quarter of the smallest vocabulary: no padding id is there."""
-    configs = [_config(variant) for variant in variants]
-    vocabulary = min(config.get("vocab_size", UNKNOWN_VOCABULARY) for config in configs)
-    limit = min(config.get("max_position_embeddings", config.get("n_positions", 10**9)) for config in configs)
+    vocabulary = min(_config(variant).get("vocab_size", UNKNOWN_VOCABULARY) for variant in variants)
+    check_length(variants, max(length for _, length in shapes))
     generator = np.random.default_rng(SEED)
     inputs = {}
     for batch, length in shapes:
-        if length > limit:
-            raise AnatomyError(f"--seq-len {length}: this model takes at most {limit} tokens; next step: ask for fewer")
         ids = generator.integers(vocabulary // 4, vocabulary // 2, size=(batch, length), dtype=np.int64)
         inputs[_key(batch, length)] = {
             "input_ids": ids,
@@ -206,22 +220,60 @@ def _config(variant: Variant) -> dict:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
+def check_length(variants: list[Variant], length: int) -> None:
+    """Raise AnatomyError where `length` tokens are more than one of the models takes."""
+    for variant in variants:
+        limit = _max_positions(_config(variant))
+        if limit and length > limit:
+            raise AnatomyError(f"--seq-len {length}: this model takes at most {limit} tokens; next step: ask for fewer")
+
+
+def _max_positions(config: dict) -> int | None:
+    """How many tokens a model of this config takes; None where that is not known."""
+    if not find_spec("torch"):
+        return None
+    from anatomy_export.models import FAMILIES
+
+    family = FAMILIES.get(config.get("model_type", ""))
+    try:
+        return family.max_positions(SimpleNamespace(**config)) if family else None
+    except AttributeError:
+        return None
+
+
 def reference_of(one: Contestant, contestants: list[Contestant]) -> Contestant:
     """The dense contestant of the same engine, setting and source model; without one, the setting's first."""
-    setting = (one.spec.engine, one.spec.copies, one.spec.cuda_graph)
-    same = [other for other in contestants if (other.spec.engine, other.spec.copies, other.spec.cuda_graph) == setting]
+    same = [other for other in contestants if _setting(other) == _setting(one)]
     dense = (other for other in same if other.variant.mode == "dense" and other.variant.source == one.variant.source)
     return next(dense, same[0])
 
 
-def _entry(one, contestants, measured: Measured, batch: int, length: int, peak: float | None) -> dict | None:
+def _setting(one: Contestant) -> tuple:
+    return (one.spec.engine, one.spec.copies, one.spec.cuda_graph)
+
+
+def _torch_dense(one: Contestant, contestants: list[Contestant]) -> Contestant | None:
+    """Eager torch on the same dense model, with copies or without as `one` has it."""
+    return next(
+        (
+            other
+            for other in contestants
+            if (other.spec.engine, other.variant.mode, other.spec.copies) == ("torch", "dense", one.spec.copies)
+            and other.variant.source == one.variant.source
+        ),
+        None,
+    )
+
+
+def _entry(one, contestants, measured: Measured, batch: int, length: int, peaks: dict) -> dict | None:
     samples = measured.samples
     key = _key(batch, length)
     times = samples.times(one.name, key)
     if not times:
         return None
     reference = reference_of(one, contestants)
-    torch_dense = next((c for c in contestants if c.spec.engine == "torch" and c.variant.mode == "dense"), None)
+    torch_dense = _torch_dense(one, contestants)
+    peak = peaks["by_input"].get(key)
     summary = summarize(times)
     speedup = _ratio(samples, reference, one, key)
     against_torch = _ratio(samples, torch_dense, one, key) if torch_dense else None
@@ -250,6 +302,7 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peak: 
         "speedup_interval": None if speedup is None or one is reference else speedup.bounds,
         "speedup_against": reference.name,
         "speedup_void": bool(speedup and speedup.void),
+        "closure_void": bool(closure and closure.wider_than(CLOSURE_VOID_WIDTH)),
         "torch_speedup": against_torch.median if against_torch else None,
         "torch_speedup_interval": against_torch.bounds if against_torch else None,
         "removed_share": share,
@@ -266,29 +319,5 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peak: 
 
 
 def _ratio(samples: Samples, first: Contestant, second: Contestant, key: str) -> Ratio | None:
-    reference, own = samples.paired(first.name, second.name, key)
-    return paired_ratio(reference, own) if own else None
-
-
-def closure_of(speedup: Ratio | None, removed_share: float | None) -> Ratio | None:
-    """(dense time − variant time) ÷ (dense time × removed share), from dense ÷ variant: how far the gap is closed."""
-    if speedup is None or not removed_share:
-        return None
-
-    def closed(ratio: float | None) -> float | None:
-        return None if ratio is None else (1 - 1 / ratio) / removed_share
-
-    return Ratio((1 - 1 / speedup.median) / removed_share, closed(speedup.low), closed(speedup.high))
-
-
-def _settings(request: BenchRequest) -> dict:
-    return {
-        "model": None if request.bundles else request.model,
-        "engines": list(request.engines),
-        "baselines": list(request.baselines),
-        "provider": request.provider,
-        "precision": "fp32",
-        "threads": request.threads,
-        "repeats": request.repeats,
-        "seed": SEED,
-    }
+    reference, own, launches = samples.paired(first.name, second.name, key)
+    return paired_ratio(reference, own, launches=launches) if own else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from anatomy_export.bench.environment import package_versions
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.bundle import MANIFEST, read_manifest
+from anatomy_export.exporter.bundle import FORMAT_VERSION, MANIFEST, read_manifest
 from anatomy_export.exporter.flops import FlopModel
 from anatomy_export.fetch import cache_directory
 from anatomy_export.files import sha256_file
@@ -137,9 +137,11 @@ class _Maker:
 
     def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str) -> str:
         """The path of a cached bundle, made if it is not there."""
-        from anatomy_export.exporter.pipeline import ExportRequest, ScoreOptions, run_export
+        from anatomy_export.exporter.pipeline import run_export
+        from anatomy_export.exporter.request import ExportRequest, ScoreOptions
 
         what = {
+            "format_version": FORMAT_VERSION,
             "model": self.identity,
             "mode": mode,
             "keep_ratio": ratio,

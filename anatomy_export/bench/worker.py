@@ -1,7 +1,4 @@
-"""A process that holds one engine and runs one timed call whenever the parent asks.
-
-The module imports nothing heavy at the top, so that the number of threads is set before any library reads it.
-"""
+"""A process that holds one engine and runs one timed call whenever the parent asks."""
 
 import os
 import signal
@@ -17,10 +14,10 @@ def serve(connection, spec) -> None:
     """Load the engine of `spec` (an `EngineSpec`), then answer messages until the connection closes.
 
     Messages in: `("inputs", path)` takes the arrays of an `.npz` whose keys are `<key>/<input name>`;
-    `("call", key, predict)` makes one timed call. Answers: `("ready", facts)`, `("done", answer)`,
+    `("call", key, give_logits)` makes one timed call. Answers: `("ready", facts)`, `("done", answer)`,
     `("error", text, exit code)`.
     """
-    _live_and_die_with_the_parent(spec.threads)
+    _live_and_die_with_the_parent()
     from anatomy_export.errors import AnatomyError
 
     try:
@@ -37,7 +34,7 @@ def serve(connection, spec) -> None:
         connection.send(("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", 1))
 
 
-def _live_and_die_with_the_parent(threads: int) -> None:
+def _live_and_die_with_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     if sys.platform == "linux":
@@ -46,8 +43,6 @@ def _live_and_die_with_the_parent(threads: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
     os.dup2(2, 1)  # what libraries print must not reach the parent's standard output
 
 
@@ -69,16 +64,16 @@ def _answer(connection, engine) -> None:
             calls = {}
             connection.send(("done", {}))
             continue
-        key, predict = arguments
+        key, give_logits = arguments
         if key not in calls:
             calls[key] = engine.prepare(inputs.get(key, {}))
         call = calls[key]
         start = time.perf_counter()
         output = call()
         seconds = time.perf_counter() - start
-        answer = {"seconds": seconds, "quiet_s": _become_quiet(), "peak_rss_bytes": peak_rss_bytes()}
-        if predict and output is not None:
-            answer["predicted"] = np.asarray(output).argmax(-1).tolist()
+        answer: dict = {"seconds": seconds, "quiet_s": _become_quiet(), "peak_rss_bytes": peak_rss_bytes()}
+        if give_logits and output is not None:
+            answer["logits"] = np.asarray(output)
         connection.send(("done", answer))
 
 

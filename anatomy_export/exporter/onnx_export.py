@@ -16,6 +16,7 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint
 
 OPSET = 20
@@ -37,9 +38,8 @@ class _LogitsOnly(torch.nn.Module):
 
 
 def graph_inputs(checkpoint: Checkpoint) -> list[str]:
-    """Names of the inputs, each (batch, sequence) int64: those that the tokenizer gives and the model takes."""
-    known = ("input_ids", "attention_mask", "token_type_ids")
-    return [name for name in known if name in {*checkpoint.tokenizer.model_input_names, *known[:2]}]
+    """Names of the inputs, each (batch, sequence) int64: those that the model's family takes."""
+    return list(family_of(checkpoint.model.config).inputs)
 
 
 def export_onnx(

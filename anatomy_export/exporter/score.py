@@ -14,14 +14,21 @@ from anatomy_export.models.checkpoint import Checkpoint
 
 
 def score_anatomy(
-    checkpoint: Checkpoint, probes: Sequence[str], *, strong_threshold: float = 0.35, max_length: int = 128
+    checkpoint: Checkpoint,
+    probes: Sequence[str],
+    *,
+    strong_threshold: float = 0.35,
+    max_length: int = 128,
+    fingerprint: str | None = None,
 ) -> Anatomy:
     """Cosine similarity of every hidden state and every FFN neuron with the token that the classifier reads.
 
     The target token of a probe is that token's hidden state after the last block (GPT-2: after the final layer norm).
 
+    A probe is cut off at `max_length` tokens. `fingerprint` is the model's where it is known already.
+
     Raises:
-        AnatomyError: no probes, or one that is longer than `max_length` tokens.
+        AnatomyError: no probes, or one of more tokens than the model takes.
     """
     if not probes:
         raise AnatomyError("no probes, expected at least one sentence")
@@ -35,7 +42,7 @@ def score_anatomy(
         neuron_similarity=tuple(similarity.numpy().astype(np.float64) for similarity in neurons),
         strong_threshold=strong_threshold,
         probes=tuple(probes),
-        fingerprint=model_fingerprint(checkpoint.model),
+        fingerprint=fingerprint or model_fingerprint(checkpoint.model),
     )
 
 
@@ -49,13 +56,13 @@ def model_fingerprint(model) -> str:
 
 def _target_states(checkpoint: Checkpoint, probe: str, max_length: int) -> torch.Tensor:
     """Hidden states of the target token, (L + 1, d)."""
-    inputs = checkpoint.tokenizer(probe, return_tensors="pt")
-    length = inputs["input_ids"].shape[1]
-    if length > max_length:
-        raise AnatomyError(
-            f"probe '{probe[:40]}…' has {length} tokens, this model takes {max_length}; next step: shorten it"
-        )
     family = family_of(checkpoint.model.config)
+    length, limit = len(checkpoint.tokenizer(probe)["input_ids"]), family.max_positions(checkpoint.model.config)
+    if length > limit:
+        raise AnatomyError(
+            f"probe '{probe[:40]}…' has {length} tokens, this model takes at most {limit}; next step: shorten it"
+        )
+    inputs = checkpoint.tokenizer(probe, truncation=True, max_length=max_length, return_tensors="pt")
     position = family.target(inputs["input_ids"], checkpoint.model.config.pad_token_id)[0]
     with torch.inference_mode():
         output = checkpoint.model(**inputs, output_hidden_states=True)

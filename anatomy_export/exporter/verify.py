@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -66,16 +66,22 @@ class VerifyReport:
 
 
 def verification_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Batch]:
-    """Padded batches of several shapes from real texts: one alone, a few, many, and one padded to `max_length`."""
+    """Padded batches of several shapes that hold every text: one alone, a few, more, and one padded to `max_length`."""
     texts = list(itertools.islice(itertools.cycle(texts), max(12, len(texts))))
     long_text = " ".join(texts)
-    groups = [texts[:1], texts[1:4], texts[4:12], [texts[0], long_text]]
+    rest = [texts[start : start + 16] for start in range(12, len(texts), 16)]
+    groups = [texts[:1], texts[1:4], texts[4:12], *rest, [texts[0], long_text]]
     batches = []
     for position, group in enumerate(groups):
         padding = "max_length" if position == len(groups) - 1 else True
         encoded = tokenizer(group, padding=padding, truncation=True, max_length=max_length, return_tensors="np")
         batches.append({name: np.asarray(values, dtype=np.int64) for name, values in encoded.items()})
     return batches
+
+
+def logits_of(forward: Forward, batches: Sequence[Batch]) -> list[np.ndarray]:
+    """Logits (batch, classes) of every batch."""
+    return [forward(batch) for batch in batches]
 
 
 def torch_forward(model) -> Forward:
@@ -90,17 +96,16 @@ def torch_forward(model) -> Forward:
 
 def compare_all(
     reference_name: str,
-    reference: Forward,
-    others: dict[str, Forward],
+    reference: Sequence[np.ndarray],
+    others: Mapping[str, Sequence[np.ndarray]],
     batches: Sequence[Batch],
     tolerance: float = TOLERANCE,
 ) -> tuple[Comparison, ...]:
-    """Compare each of `others` with the reference on every batch."""
+    """Compare each of `others` with the reference: logits (batch, classes), one array a batch."""
     return tuple(
-        compare_logits(f"{reference_name} vs {name}", expected, forward(batch), batch["input_ids"].shape, tolerance)
-        for batch in batches
-        for expected in [reference(batch)]
-        for name, forward in others.items()
+        compare_logits(f"{reference_name} vs {name}", expected, found, batch["input_ids"].shape, tolerance)
+        for name, logits in others.items()
+        for batch, expected, found in zip(batches, reference, logits, strict=True)
     )
 
 

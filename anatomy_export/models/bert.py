@@ -1,6 +1,6 @@
 """BERT: post-norm encoder; the classifier reads the CLS token through the pooler."""
 
-from anatomy_export.models.family import Family, first_token
+from anatomy_export.models.family import WITH_TOKEN_TYPES, Family, first_token
 
 FAMILY = Family(
     model_type="bert",
@@ -10,4 +10,5 @@ FAMILY = Family(
     down="output.dense",
     target=first_token,
     max_positions=lambda config: config.max_position_embeddings,
+    inputs=WITH_TOKEN_TYPES,
 )

@@ -1,9 +1,10 @@
 """Checkpoints in Hugging Face layout: loaded strictly, saved with their per-layer FFN widths.
 
 No loader here may initialise a weight anew: every tensor of the model comes from the file, and every tensor of the
-file goes into the model.
+file goes into the model. The one exception is a classification head that is asked for (`allow_random_head`).
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,55 +14,108 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.errors import AnatomyError, first_line
+from anatomy_export.files import sha256_file
 from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models.tokenizing import check_tokenizer, fit_tokenizer, require_tokenizer_files, settle_padding
 
 WIDTHS_KEY = "anatomy_ffn_widths"
+DEFAULT_MAX_LENGTH = 128
 HARMLESS_EXTRA = re.compile(r"position_ids$|\.attn\.(masked_)?bias$|embeddings\.token_type_ids$")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classifier in evaluation mode on the CPU in float32, with its tokenizer."""
+    """A classifier in evaluation mode on the CPU in float32, with its tokenizer.
+
+    `random_head`: the classification head was missing and is freshly initialised.
+    """
 
     model: transformers.PreTrainedModel
     tokenizer: transformers.PreTrainedTokenizerBase
+    random_head: bool = False
 
 
-def load_checkpoint(source: str, *, allow_random_head: bool = False) -> Checkpoint:
+def load_checkpoint(
+    source: str, *, allow_random_head: bool = False, num_labels: int | None = None, seed: int = 0
+) -> Checkpoint:
     """Load a directory or hub id, dense or sliced by this toolkit.
+
+    Args:
+        num_labels: classes of a missing head, which `seed` initialises; a head that is there keeps its own.
 
     Raises:
         AnatomyError: nothing there, no classifier of a supported family, a damaged file, weights that are missing,
-            left over or not finite, or a hub that does not answer.
+            left over or not finite, no tokenizer that fits, or a hub that does not answer.
     """
     _check_directory(source)
     config = _from_hub(transformers.AutoConfig.from_pretrained, source)
-    family_of(config)
+    family = family_of(config)
+    random_head = False
     if getattr(config, WIDTHS_KEY, None):
-        model = _load_sliced(Path(source), config)
+        model = _load_sliced(source, config)
     else:
-        model = _load_dense(source, config, allow_random_head)
+        model, random_head = _load_dense(source, config, allow_random_head, num_labels, seed)
+    require_tokenizer_files(source)
     tokenizer = _from_hub(transformers.AutoTokenizer.from_pretrained, source)
+    check_tokenizer(tokenizer, config, source)
+    fit_tokenizer(tokenizer, family)
     _check_finite(model, source)
-    _settle_padding(model, tokenizer, source)
+    settle_padding(model, tokenizer, source)
     model_blocks(model)
-    return Checkpoint(model.eval(), tokenizer)
+    return Checkpoint(model.eval(), tokenizer, random_head)
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
-    """Save weights as safetensors, config with the FFN widths, and tokenizer into `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Save weights as safetensors, config with the FFN widths, and tokenizer into `directory`.
+
+    Raises:
+        AnatomyError: a file cannot be written.
+    """
     model = checkpoint.model
     setattr(model.config, WIDTHS_KEY, [block.width for block in model_blocks(model)])
     model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(directory)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        model.config.save_pretrained(directory)
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise AnatomyError(f"cannot write the checkpoint ({error}); next step: check the free space") from error
-    checkpoint.tokenizer.save_pretrained(directory)
+        checkpoint.tokenizer.save_pretrained(directory)
+    except Exception as error:  # the tokenizers library raises bare Exception where a write fails
+        raise AnatomyError(
+            f"cannot write the checkpoint ({first_line(error)}); next step: check the free space"
+        ) from error
+
+
+def sequence_length(checkpoint: Checkpoint, asked: int | None) -> int:
+    """Tokens a sequence: `asked`, or 128 or what the model takes, whichever is less.
+
+    Raises:
+        AnatomyError: more than the model takes is asked for.
+    """
+    limit = family_of(checkpoint.model.config).max_positions(checkpoint.model.config)
+    if asked is not None and asked > limit:
+        raise AnatomyError(f"--max-length is {asked}, this model takes at most {limit} tokens; next step: ask for less")
+    return asked or min(DEFAULT_MAX_LENGTH, limit)
+
+
+def weights_identity(source: str, model) -> dict[str, str]:
+    """Which weights these are: the hub's `revision` (commit), or `weights_sha256` of a directory's file or files."""
+    path = Path(source)
+    if not path.is_dir():
+        commit = getattr(model.config, "_commit_hash", None) or _snapshot(source)
+        return {"revision": commit} if commit else {}
+    files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    digests = [sha256_file(file) for file in files]
+    if len(digests) == 1:
+        return {"weights_sha256": digests[0]}
+    return {"weights_sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
+
+
+def _snapshot(source: str) -> str | None:
+    """The commit of a hub id's files in the hub's cache, where they lie in a directory of that name."""
+    name = Path(str(transformers.utils.cached_file(source, "config.json"))).parent.name
+    return name if re.fullmatch("[0-9a-f]{40}", name) else None
 
 
 def build_with_widths(config, widths: list[int]) -> transformers.PreTrainedModel:
@@ -96,23 +150,23 @@ def _from_hub(load, source: str, **options):
     except AnatomyError:
         raise
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         if Path(source).is_dir():
-            raise AnatomyError(f"model {source}: cannot be loaded ({type(error).__name__}: {reason[:300]})") from error
-        raise AnatomyError(
-            f"model {source}: not a directory here, and the hub gave nothing ({reason[:200]}); "
-            "next step: check the name and the network, or pass a directory"
-        ) from error
+            raise AnatomyError(
+                f"model {source}: cannot be loaded ({type(error).__name__}: {first_line(error)[:300]})"
+            ) from error
+        raise _nothing_from_hub(source, error) from error
 
 
-def _load_dense(source: str, config, allow_random_head: bool):
-    model, info = _from_hub(
-        transformers.AutoModelForSequenceClassification.from_pretrained,
-        source,
-        config=config,
-        output_loading_info=True,
-        dtype=torch.float32,
+def _nothing_from_hub(source: str, error: Exception) -> AnatomyError:
+    return AnatomyError(
+        f"model {source}: not a directory here, and the hub gave nothing ({first_line(error)[:200]}); "
+        "next step: check the name and the network, or pass a directory"
     )
+
+
+def _load_dense(source: str, config, allow_random_head: bool, num_labels: int | None, seed: int):
+    """The model, and whether its head is freshly initialised."""
+    model, info = _read_dense(source, config, seed)
     missing = sorted(info["missing_keys"])
     extra = sorted(key for key in info["unexpected_keys"] if not HARMLESS_EXTRA.search(key))
     prefix = model.base_model_prefix + "."
@@ -129,40 +183,48 @@ def _load_dense(source: str, config, allow_random_head: bool):
         raise AnatomyError(
             f"model {source}: {len(extra)} tensors of the file have no place in the model: {extra[0]}, …"
         )
-    return model
+    if missing and num_labels and num_labels != model.config.num_labels:
+        config.num_labels = num_labels
+        model, _ = _read_dense(source, config, seed)
+    return model, bool(missing)
 
 
-def _load_sliced(path: Path, config):
+def _read_dense(source: str, config, seed: int):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _from_hub(
+            transformers.AutoModelForSequenceClassification.from_pretrained,
+            source,
+            config=config,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+
+
+def _load_sliced(source: str, config):
     model = build_with_widths(config, list(getattr(config, WIDTHS_KEY)))
-    file = path / "model.safetensors"
-    if not file.is_file():
-        raise AnatomyError(f"model {path}: a sliced checkpoint without model.safetensors")
+    file = _sliced_weights(source)
     try:
         model.load_state_dict(load_file(file), strict=True)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise AnatomyError(f"model {path}: weights do not fit the recorded widths ({reason})") from error
+        raise AnatomyError(f"model {source}: weights do not fit the recorded widths ({reason})") from error
     return model
+
+
+def _sliced_weights(source: str) -> Path:
+    if not Path(source).is_dir():
+        try:
+            return Path(str(transformers.utils.cached_file(source, "model.safetensors")))
+        except Exception as error:
+            raise _nothing_from_hub(source, error) from error
+    file = Path(source) / "model.safetensors"
+    if not file.is_file():
+        raise AnatomyError(f"model {source}: a sliced checkpoint without model.safetensors")
+    return file
 
 
 def _check_finite(model, source: str) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise AnatomyError(f"model {source}: tensor {name} holds NaN or infinity; the checkpoint is damaged")
-
-
-def _settle_padding(model, tokenizer, source: str) -> None:
-    """A decoder's classifier finds its token by the padding id, so tokenizer and config must agree on one."""
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise AnatomyError(f"model {source}: its tokenizer has no padding token; next step: set one and save it")
-        tokenizer.pad_token = tokenizer.eos_token
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id
-    if model.config.pad_token_id != tokenizer.pad_token_id:
-        raise AnatomyError(
-            f"model {source}: config pads with id {model.config.pad_token_id}, its tokenizer with "
-            f"{tokenizer.pad_token_id}; next step: save both with the same pad_token_id"
-        )
-    if hasattr(model.config, "use_cache"):
-        model.config.use_cache = False

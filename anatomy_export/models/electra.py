@@ -1,6 +1,6 @@
 """ELECTRA (the discriminator): BERT's layers; the classifier reads the CLS token."""
 
-from anatomy_export.models.family import Family, first_token
+from anatomy_export.models.family import WITH_TOKEN_TYPES, Family, first_token
 
 FAMILY = Family(
     model_type="electra",
@@ -10,4 +10,5 @@ FAMILY = Family(
     down="output.dense",
     target=first_token,
     max_positions=lambda config: config.max_position_embeddings,
+    inputs=WITH_TOKEN_TYPES,
 )

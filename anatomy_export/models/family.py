@@ -14,13 +14,17 @@ from transformers.pytorch_utils import Conv1D
 
 from anatomy_export.errors import AnatomyError
 
+IDS_AND_MASK = ("input_ids", "attention_mask")
+WITH_TOKEN_TYPES = (*IDS_AND_MASK, "token_type_ids")
+
 
 @dataclass(frozen=True)
 class Family:
-    """A family's FFN, target token and threshold rule. Paths are dotted attribute names.
+    """A family's FFN, target token, threshold rule and inputs. Paths are dotted attribute names.
 
     `target(input_ids, pad_token_id)` gives, for `input_ids: (batch, sequence)`, the position `(batch,)` of the token
-    that the classifier reads.
+    that the classifier reads. `inputs` are the tensors that the model takes, whatever its tokenizer could give: GPT-2
+    adds the embedding of a token type id as if it were a token.
     """
 
     model_type: str
@@ -30,6 +34,7 @@ class Family:
     down: str
     target: Callable[[torch.Tensor, int | None], torch.Tensor]
     max_positions: Callable[[Any], int]
+    inputs: tuple[str, ...] = IDS_AND_MASK
 
 
 @dataclass(frozen=True)

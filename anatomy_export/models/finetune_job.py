@@ -1,17 +1,20 @@
 """`anatomy finetune`: a checkpoint and labelled text in, a classifier out."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import transformers
 
-from anatomy_export.data import load_dataset
+from anatomy_export.data import Dataset, load_dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.files import staged_directory
-from anatomy_export.models import family_of
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, sequence_length
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
-from anatomy_export.models.zoo import resolve_model
+from anatomy_export.models.zoo import ModelSource, resolve_model
 from anatomy_export.progress import Progress
+
+RECORD = "finetune.json"
 
 
 def run_finetune(
@@ -21,6 +24,7 @@ def run_finetune(
     output: Path,
     recipe: Recipe,
     progress: Progress,
+    max_length: int | None = None,
     text_column: str = "text",
     label_column: str = "label",
     split_column: str | None = None,
@@ -28,32 +32,54 @@ def run_finetune(
 ) -> dict:
     """Fine-tune `model` on `data`, save it to `output`; returns output, accuracy on test (a fraction) and recipe.
 
-    A checkpoint without a classification head gets a fresh one with as many classes as the data has.
+    A checkpoint without a classification head gets a fresh one with as many classes as the data has, by the recipe's
+    seed. `max_length` in tokens: None takes 128 or what the model takes, whichever is less. `finetune.json` in the
+    output records recipe, data and accuracy.
 
     Raises:
         AnatomyError: bad input, or a sequence length that the model does not take.
     """
-    with staged_directory(output, force) as staging:
+    columns = {"text_column": text_column, "label_column": label_column, "split_column": split_column}
+    with staged_directory(output, force, marks=(RECORD,)) as staging:
         with progress.stage("load model and data"):
-            dataset = load_dataset(data, text_column=text_column, label_column=label_column, split_column=split_column)
-            classes = max(dataset.train.labels + dataset.validation.labels + dataset.test.labels) + 1
             source = resolve_model(model, progress)
-            checkpoint = load_checkpoint(source.checkpoint, allow_random_head=True)
-            if checkpoint.model.config.num_labels < classes:
-                raise AnatomyError(
-                    f"model {model} has {checkpoint.model.config.num_labels} classes, data {data} has {classes}; "
-                    "next step: pass a model with a head of that size"
-                )
-            limit = family_of(checkpoint.model.config).max_positions(checkpoint.model.config)
-            if recipe.max_length > limit:
-                raise AnatomyError(f"--max-length is {recipe.max_length}, this model takes at most {limit} tokens")
+            checkpoint, dataset = _load(source, data, columns, recipe.seed)
+            recipe = replace(recipe, max_length=sequence_length(checkpoint, max_length))
             _name_labels(checkpoint.model.config, dataset.label_names)
         with progress.stage("fine-tune"):
             finetune_(checkpoint, dataset, recipe, show_progress=progress.console.is_terminal)
         with progress.stage("accuracy on test"):
             accuracy = torch_accuracy(checkpoint, dataset.test, recipe.max_length)
-        save_checkpoint(Checkpoint(checkpoint.model, checkpoint.tokenizer), staging)
+        save_checkpoint(checkpoint, staging)
+        record = {
+            "source": source.provenance,
+            "data": dataset.name,
+            "data_sha256": dataset.fingerprint,
+            "recipe": recipe.as_dict(),
+            "test_accuracy": accuracy,
+            "test_examples": len(dataset.test),
+        }
+        (staging / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return {"output": str(output), "accuracy": accuracy, "recipe": recipe.as_dict()}
+
+
+def _load(source: ModelSource, data: str, columns: dict, seed: int) -> tuple[Checkpoint, Dataset]:
+    """The checkpoint, its head as wide as the data where it has none of its own, and the data."""
+    checkpoint = load_checkpoint(source.checkpoint, allow_random_head=True, seed=seed)
+    config = checkpoint.model.config
+    label_ids = {str(name): int(index) for name, index in (config.label2id or {}).items()}
+    dataset = load_dataset(data, **columns, label_ids=label_ids, name_labels=checkpoint.random_head)
+    if not len(dataset.train):
+        raise AnatomyError(f"data {data}: no row is left for the train split; next step: pass more rows")
+    classes = max(2, max(_labels(dataset)) + 1)
+    if checkpoint.random_head and classes != config.num_labels:
+        checkpoint = load_checkpoint(source.checkpoint, allow_random_head=True, num_labels=classes, seed=seed)
+    dataset.check_labels(checkpoint.model.config.num_labels)
+    return checkpoint, dataset
+
+
+def _labels(dataset: Dataset) -> tuple[int, ...]:
+    return dataset.train.labels + dataset.validation.labels + dataset.test.labels
 
 
 def _name_labels(config: transformers.PretrainedConfig, names: tuple[str, ...]) -> None:

