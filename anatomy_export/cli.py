@@ -21,6 +21,19 @@ from anatomy_export.cli_common import (
 )
 from anatomy_export.progress import Progress
 
+CRITERION_NAMES = (
+    "anatomy",
+    "anatomy-activation",
+    "random",
+    "magnitude",
+    "activation",
+    "fluctuation",
+    "fisher",
+    "obs",
+    "obs-greedy",
+    "obs-gradient",
+)
+
 
 @click.group(cls=AnatomyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
@@ -47,6 +60,7 @@ Examples:
   anatomy-export --model bert --slice
   anatomy-export --model ./my-classifier --data reviews.csv --keep-ratio 0.5
   anatomy-export --model gpt2 --preset gpt2-3 --json
+  anatomy-export --model bert --criterion obs-gradient --allocate sensitivity --compensate auto --max-accuracy-drop 0.5
   anatomy-export --model bert --plan exports/bert-slice/plan.json --mask
 """
 
@@ -64,13 +78,30 @@ Examples:
 @click.option(
     "--calibration-examples",
     type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Train texts that the export is verified on.",
+    help="Train texts to measure and repair neurons on (default 2048) and to verify the export on (default 32).",
 )
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
-@click.option("--criterion", type=click.Choice(["anatomy"]), default="anatomy", show_default=True)
-@click.option("--compensate", type=click.Choice(["none"]), default="none", show_default=True)
+@click.option(
+    "--criterion",
+    type=click.Choice(CRITERION_NAMES),
+    default="anatomy",
+    show_default=True,
+    help="What neurons are ranked by.",
+)
+@click.option(
+    "--compensate",
+    type=click.Choice(["none", "bias", "least-squares", "auto"]),
+    default="none",
+    show_default=True,
+    help="How W2 and b2 are repaired; auto decides layer by layer on held-out text.",
+)
+@click.option(
+    "--allocate",
+    type=click.Choice(["uniform", "global", "sensitivity"]),
+    default="uniform",
+    show_default=True,
+    help="How a budget is spread over the layers.",
+)
 @click.option("--preset", help="bert-1 … bert-9, gpt2-1 … gpt2-7. Default: the family's first.")
 @click.option("--alpha", type=float, callback=finite, help="Overrides the preset's.")
 @click.option("--beta", type=float, callback=finite, help="Overrides the preset's.")
@@ -84,7 +115,16 @@ Examples:
     help="Stronger neurons always stay.",
 )
 @click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
-@click.option("--keep-ratio", type=float, callback=share, help="Share of each layer's neurons that stays.")
+@click.option("--keep-ratio", type=float, callback=share, help="Share of the neurons that stays.")
+@click.option(
+    "--flops-ratio", type=float, callback=share, help="Share of the model's FLOPs that stays, at --max-length."
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(min=0, max=100),
+    help="Points of accuracy on validation: the smallest model that keeps within them.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of calibration and of the random criterion.")
 @click.option(
     "--align", default="1", show_default=True, callback=alignment, help="Round widths up to a multiple, or auto."
 )
@@ -120,13 +160,17 @@ def export(**options) -> None:
 
 def _refuse_contradictions(options: dict) -> None:
     """Options that would be ignored in silence are wrong usage."""
-    choosing = ("keep_ratio", "alpha", "beta", "focus", "preset", "align")
+    budgets = ("keep_ratio", "flops_ratio", "max_accuracy_drop")
+    choosing = (*budgets, "alpha", "beta", "focus", "preset", "align", "criterion", "compensate", "allocate")
     if options["mode"] == "dense":
         refuse_together("--dense", "prunes nothing", ("plan", *choosing))
     if options["plan"]:
         refuse_together("--plan", "already says which neurons stay", choosing)
-    if options["keep_ratio"] is not None:
-        refuse_together("--keep-ratio", "ranks neurons without a threshold", ("alpha", "beta"))
+    for budget in budgets:
+        if options[budget] is not None:
+            spelled = f"--{budget.replace('_', '-')}"
+            refuse_together(spelled, "ranks neurons without a threshold", ("alpha", "beta"))
+            refuse_together(spelled, "is a budget", tuple(other for other in budgets if other != budget))
 
 
 def _taken(kind, options: dict):

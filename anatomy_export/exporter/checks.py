@@ -10,6 +10,7 @@ from anatomy_export.data import Dataset, Examples
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.plan import PrunePlan
 from anatomy_export.exporter.prune import mask_neurons_
+from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ExportRequest
 from anatomy_export.exporter.verify import Batch, VerifyReport, compare_all, logits_of, torch_forward
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
@@ -25,6 +26,7 @@ class Job:
     source: ModelSource
     checkpoint: Checkpoint
     plan: PrunePlan
+    repair: Repair | None
     data: Dataset | None
     max_length: int
     texts: tuple[str, ...]
@@ -50,9 +52,9 @@ class Job:
 
 
 def masked_logits(job: Job) -> list[np.ndarray]:
-    """What every export must compute: the logits of the dense model with the pruned rows of W2 zeroed."""
+    """What every export must compute: the logits of the dense model with the pruned rows of W2 zeroed, and repaired."""
     masked = copy.deepcopy(job.checkpoint.model)
-    mask_neurons_(masked, job.plan)
+    mask_neurons_(masked, job.plan, job.repair)
     return logits_of(torch_forward(masked), job.batches)
 
 

@@ -4,24 +4,25 @@ import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from anatomy_export.data import Dataset, load_dataset
 from anatomy_export.exporter.bundle import MANIFEST, BundleFacts, write_manifest
 from anatomy_export.exporter.checks import Job, masked_logits, measure_accuracy, verify_export
+from anatomy_export.exporter.choose import Chosen
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.flops import count_flops, ffn_flops_token
 from anatomy_export.exporter.onnx_export import export_onnx, operator_counts
-from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, read_plan, threshold_plan
+from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.planning import Planning, choose_neurons
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
+from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult
-from anatomy_export.exporter.score import model_fingerprint, score_anatomy
-from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
+from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import TOLERANCE, VerifyReport, verification_batches
 from anatomy_export.files import staged_directory
-from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -34,6 +35,8 @@ from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
 
 REFERENCE_TEXTS = 12
+VERIFICATION_TEXTS = 32
+MOST_VERIFICATION_TEXTS = 256
 
 
 def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
@@ -42,7 +45,7 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
     Raises:
         AnatomyError: bad input, or work that failed. VerifyError: the export does not compute what was planned.
     """
-    plan = read_plan(request.plan) if request.plan else None
+    given = _given_plan(request.plan) if request.plan else None
     probes = load_probes(request.score.probes)
     name = Path(request.model).resolve().name if Path(request.model).is_dir() else request.model.replace("/", "--")
     target = request.output or Path("exports") / f"{name}-{request.mode}"
@@ -52,15 +55,16 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
             max_length = sequence_length(checkpoint, request.data.max_length)
             data = _load_data(source, checkpoint, request.data)
-        with progress.stage("score and plan"):
-            fingerprint = model_fingerprint(checkpoint.model)
-            plan = plan or _make_plan(checkpoint, request, probes, max_length, fingerprint)
-            plan.check_model(fingerprint, [block.width for block in model_blocks(checkpoint.model)])
+        fingerprint = model_fingerprint(checkpoint.model)
+        planning = Planning(checkpoint, data, probes, request.score, max_length, fingerprint, progress)
+        chosen = given or choose_neurons(planning, request.mode, request.data.calibration_examples)
+        plan = chosen.plan
+        plan.check_model(fingerprint, [block.width for block in model_blocks(checkpoint.model)])
         if plan.removed == 0 and request.mode != "dense":
             progress.note("note: the plan keeps every neuron, so the export equals the dense model")
         texts = _verification_texts(data, probes, request.data.calibration_examples)
         batches = tuple(verification_batches(checkpoint.tokenizer, texts, max_length))
-        job = Job(request, source, checkpoint, plan, data, max_length, texts, batches, staging, progress)
+        job = Job(request, source, checkpoint, plan, chosen.repair, data, max_length, texts, batches, staging, progress)
         return _export_verify_bundle(job, target)
 
 
@@ -122,48 +126,24 @@ def _load_data(source: ModelSource, checkpoint: Checkpoint, options: DataOptions
     return data
 
 
-def _make_plan(
-    checkpoint: Checkpoint, request: ExportRequest, probes: tuple[str, ...], max_length: int, fingerprint: str
-) -> PrunePlan:
-    blocks = model_blocks(checkpoint.model)
-    if request.mode == "dense":
-        return identity_plan(fingerprint, [block.width for block in blocks])
-    options = request.score
-    rule = family_of(checkpoint.model.config).rule
-    anatomy = score_anatomy(
-        checkpoint,
-        probes,
-        strong_threshold=options.strong_threshold,
-        max_length=max_length,
-        fingerprint=fingerprint,
-    )
-    base = preset_setup(options.preset or f"{rule}-1", rule, len(blocks))
-    setup = ThresholdSetup(
-        alpha=base.alpha if options.alpha is None else options.alpha,
-        beta=base.beta if options.beta is None else options.beta,
-        focus=base.focus if options.focus is None else options.focus,
-    )
-    common: dict[str, Any] = {
-        "rule": rule,
-        "setup": setup,
-        "probe_reduction": options.probe_reduction,
-        "align": options.align,
-    }
-    if options.keep_ratio is None:
-        return threshold_plan(anatomy, **common)
-    return ratio_plan(anatomy, keep_ratio=options.keep_ratio, **common)
+def _given_plan(path: Path) -> Chosen:
+    """A plan.json, with the repaired weights that it names from beside it."""
+    plan = read_plan(path)
+    return Chosen(plan, read_repair(plan, Path(path).parent))
 
 
-def _verification_texts(data: Dataset | None, probes: tuple[str, ...], count: int) -> tuple[str, ...]:
-    return (data.train.texts[:count] if data else ()) or probes
+def _verification_texts(data: Dataset | None, probes: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """Train texts, at most `MOST_VERIFICATION_TEXTS` of those that calibration may use; without data the probes."""
+    most = min(VERIFICATION_TEXTS if count is None else count, MOST_VERIFICATION_TEXTS)
+    return (data.train.texts[:most] if data else ()) or probes
 
 
 def _prune(job: Job) -> Checkpoint:
     model = job.checkpoint.model
     if job.request.mode == "slice":
-        return Checkpoint(slice_neurons(model, job.plan), job.checkpoint.tokenizer)
+        return Checkpoint(slice_neurons(model, job.plan, job.repair), job.checkpoint.tokenizer)
     masked = copy.deepcopy(model)
-    mask_neurons_(masked, job.plan)
+    mask_neurons_(masked, job.plan, job.repair)
     return Checkpoint(masked, job.checkpoint.tokenizer)
 
 
@@ -210,6 +190,8 @@ def _write_bundle(
     if not job.request.with_checkpoint:
         shutil.rmtree(staging / "checkpoint")
     (staging / "plan.json").write_text(job.plan.to_json(), encoding="utf-8")
+    if job.repair is not None:
+        job.repair.save(staging)
     (staging / "verify.json").write_text(report.to_json(), encoding="utf-8")
     ids, logits = _references(job, onnx)
     config = pruned.model.config

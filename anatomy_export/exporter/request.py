@@ -8,7 +8,11 @@ from anatomy_export.progress import Stage
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How neurons are chosen; None takes the preset's value."""
+    """How neurons are chosen and what is left repaired; None takes the preset's value.
+
+    The budget is `keep_ratio` or `flops_ratio` (shares), `max_accuracy_drop` (points), or without any of them the
+    paper's thresholds. `seed` parts calibration text and draws the random criterion.
+    """
 
     preset: str | None = None
     alpha: float | None = None
@@ -16,14 +20,39 @@ class ScoreOptions:
     focus: tuple[int, ...] | None = None
     strong_threshold: float = 0.35
     probe_reduction: str = "mean"
+    criterion: str = "anatomy"
+    compensate: str = "none"
+    allocate: str = "uniform"
     keep_ratio: float | None = None
+    flops_ratio: float | None = None
+    max_accuracy_drop: float | None = None
+    seed: int = 0
     align: int = 1
     probes: str | None = None
+
+    @property
+    def by_thresholds(self) -> bool:
+        """Do the paper's thresholds decide how many neurons stay?"""
+        return self.keep_ratio is None and self.flops_ratio is None and self.max_accuracy_drop is None
+
+    @property
+    def by_anatomy_alone(self) -> bool:
+        """Is the paper's own way enough, which needs probes but no calibration text?"""
+        plain = (self.criterion, self.allocate) == ("anatomy", "uniform")
+        return plain and self.flops_ratio is None and self.max_accuracy_drop is None
+
+    @property
+    def calibrated(self) -> bool:
+        """Is calibration text needed?"""
+        return not self.by_anatomy_alone or self.compensate != "none"
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which labelled text, and how much of it. Lengths are in tokens, counts in examples."""
+    """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
+
+    `calibration_examples` None: 2,048 where neurons are measured or repaired on them, else 32 to verify on.
+    """
 
     data: str | None = None
     text_column: str = "text"
@@ -31,7 +60,7 @@ class DataOptions:
     split_column: str | None = None
     max_length: int | None = None
     eval_examples: int | None = None
-    calibration_examples: int = 32
+    calibration_examples: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,247 @@
+"""Which neurons stay and how the rest is repaired, by any criterion, allocation and budget, from calibration text."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from anatomy_export.data import Dataset
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.calibrate import Batch, calibration_batches, measure_gradients
+from anatomy_export.exporter.compensate import NONE
+from anatomy_export.exporter.criteria import Context, find_criterion
+from anatomy_export.exporter.flops import count_flops
+from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+from anatomy_export.exporter.prune import slice_neurons
+from anatomy_export.exporter.refit import Refit, refit
+from anatomy_export.exporter.repair import Repair
+from anatomy_export.exporter.request import ScoreOptions
+from anatomy_export.models import model_blocks
+from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.finetune import torch_accuracy
+from anatomy_export.progress import Progress
+
+LEAST_KEEP_RATIO = 0.02
+SEARCH_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A plan, and the repaired weights that it names (None where it names none)."""
+
+    plan: PrunePlan
+    repair: Repair | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What every choice is made from: the dense model, the calibration text as batches, and what was asked for."""
+
+    checkpoint: Checkpoint
+    data: Dataset
+    batches: list[Batch]
+    options: ScoreOptions
+    max_length: int
+    examples: int
+    progress: Progress
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the calibration texts."""
+        return hashlib.sha256("\n".join(self.data.train.texts[: self.examples]).encode()).hexdigest()
+
+
+def calibration_of(
+    checkpoint: Checkpoint,
+    data: Dataset | None,
+    options: ScoreOptions,
+    *,
+    max_length: int,
+    examples: int,
+    progress: Progress,
+) -> Calibration:
+    """Calibration text from the train split, tokenized.
+
+    Raises:
+        AnatomyError: there is no data, or its train split is too small.
+    """
+    if data is None:
+        raise AnatomyError(
+            f"--criterion {options.criterion} with --compensate {options.compensate} needs calibration text; "
+            "next step: pass --data, or use --criterion anatomy --compensate none"
+        )
+    train = data.train.head(examples)
+    batches = calibration_batches(checkpoint, train.texts, train.labels, max_length=max_length, seed=options.seed)
+    return Calibration(checkpoint, data, batches, options, max_length, len(train), progress)
+
+
+def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
+    """Keep the neurons of `plan` and repair what is left of every layer."""
+    with calibration.progress.stage("measure gradients"):
+        gradients = measure_gradients(calibration.checkpoint.model, calibration.batches)
+    keep = [np.array(layer.keep) for layer in plan.layers]
+    with calibration.progress.bar("repair", len(keep)) as tick:
+        done = refit(
+            calibration.checkpoint.model,
+            calibration.batches,
+            gradients,
+            keep,
+            mode=calibration.options.compensate,
+            after_layer=lambda layer: tick(),
+        )
+    parameters = {**plan.parameters, **_how(calibration, done)}
+    return Chosen(
+        PrunePlan(
+            plan.fingerprint, plan.layers, plan.criterion, parameters, calibration.fingerprint, done.repair.entry()
+        ),
+        done.repair,
+    )
+
+
+def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) -> Chosen:
+    """The plan that the criterion and the budget give.
+
+    Raises:
+        AnatomyError: an unknown criterion, or a budget that cannot be kept.
+    """
+    options, model = calibration.options, calibration.checkpoint.model
+    find_criterion(options.criterion)
+    with calibration.progress.bar("measure neurons", len(model_blocks(model))) as tick:
+        measurement = measure(
+            model, calibration.batches, [options.criterion], context, after_layer=lambda layer: tick()
+        )
+    if options.max_accuracy_drop is not None:
+        return _smallest_within(calibration, measurement, context, fingerprint)
+    ratio = options.keep_ratio if options.flops_ratio is None else _ratio_for_flops(calibration)
+    assert ratio is not None
+    keep = _keep(calibration, measurement, ratio)
+    done = _refit(calibration, measurement, keep)
+    return _chosen(calibration, context, keep, done, fingerprint, {"keep_ratio": ratio})
+
+
+def _ratio_for_flops(calibration: Calibration) -> float:
+    """Share of the FFN neurons at which the model runs `flops_ratio` of the dense FLOPs on `max_length` tokens."""
+    wanted, length = calibration.options.flops_ratio, calibration.max_length
+    assert wanted is not None
+    flops = count_flops(calibration.checkpoint.model)
+    total, ffn = flops.total(1, length), flops.ffn_token * length
+    ratio = 1 - (1 - wanted) * total / ffn
+    if ratio <= 0:
+        least = 1 - ffn / total
+        raise AnatomyError(
+            f"--flops-ratio {wanted:g} cannot be reached: the FFN is {ffn / total:.0%} of this model's FLOPs at "
+            f"{length} tokens, so at least {least:.3f} stays; next step: ask for more than that"
+        )
+    return ratio
+
+
+def _keep(calibration: Calibration, measurement: Measurement, ratio: float) -> list[np.ndarray]:
+    options = calibration.options
+    widths = choose_widths(
+        measurement, options.criterion, keep_ratio=ratio, allocate=options.allocate, align=options.align
+    )
+    return kept_neurons(measurement.scores[options.criterion], widths)
+
+
+def _refit(
+    calibration: Calibration,
+    measurement: Measurement,
+    keep: list[np.ndarray],
+    tick: Callable[[], None] | None = None,
+) -> Refit | None:
+    if calibration.options.compensate == NONE:
+        return None
+    model, mode = calibration.checkpoint.model, calibration.options.compensate
+    if tick is not None:
+        return refit(model, calibration.batches, measurement.gradients, keep, mode=mode)
+    with calibration.progress.bar("repair", len(keep)) as count:
+        return refit(
+            model, calibration.batches, measurement.gradients, keep, mode=mode, after_layer=lambda layer: count()
+        )
+
+
+def _chosen(
+    calibration: Calibration,
+    context: Context,
+    keep: list[np.ndarray],
+    done: Refit | None,
+    fingerprint: str,
+    budget: dict,
+) -> Chosen:
+    """The plan of these kept neurons, with what it was made from."""
+    options, anatomy = calibration.options, context.anatomy
+    layers = tuple(
+        LayerPlan(index, width, tuple(map(int, kept)), protected=_protected(anatomy, options.criterion, index))
+        for index, (kept, width) in enumerate(zip(keep, _widths(calibration.checkpoint), strict=True))
+    )
+    parameters = {**budget, "align": options.align, "allocate": options.allocate, **_how(calibration, done)}
+    repair = None if done is None else done.repair
+    plan = PrunePlan(
+        fingerprint,
+        layers,
+        options.criterion,
+        parameters,
+        calibration.fingerprint,
+        None if repair is None else repair.entry(),
+    )
+    return Chosen(plan, repair)
+
+
+def _widths(checkpoint: Checkpoint) -> list[int]:
+    return [block.width for block in model_blocks(checkpoint.model)]
+
+
+def _protected(anatomy: Anatomy | None, criterion: str, layer: int) -> tuple[int, ...]:
+    if anatomy is None or criterion != "anatomy":
+        return ()
+    return tuple(int(neuron) for neuron in anatomy.strong(layer))
+
+
+def _how(calibration: Calibration, done: Refit | None) -> dict:
+    """What the plan records of calibration and repair."""
+    options = calibration.options
+    recorded: dict = {"compensate": options.compensate, "calibration_examples": calibration.examples}
+    recorded["seed"] = options.seed
+    if done is not None:
+        recorded["repair"] = [asdict(outcome) for outcome in done.outcomes]
+    return recorded
+
+
+def _smallest_within(calibration: Calibration, measurement: Measurement, context: Context, fingerprint: str) -> Chosen:
+    """The smallest model whose accuracy on validation is at most `max_accuracy_drop` points below the dense one's.
+
+    Bisection over shares of the neurons from 1 down to `LEAST_KEEP_RATIO`, each tried with its repair.
+
+    Raises:
+        AnatomyError: there is no validation text.
+    """
+    model, examples = calibration.checkpoint, calibration.data.validation
+    allowed = calibration.options.max_accuracy_drop
+    assert allowed is not None
+    if not len(examples):
+        raise AnatomyError("--max-accuracy-drop needs validation text; next step: pass --data with a validation split")
+    ratios = np.geomspace(1.0, LEAST_KEEP_RATIO, SEARCH_STEPS)
+    budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
+    best, low, high = None, 0, SEARCH_STEPS
+    with calibration.progress.bar("search on validation", SEARCH_STEPS.bit_length()) as tick:
+        dense = torch_accuracy(model, examples, calibration.max_length)
+        while high - low > 1:
+            middle = (low + high) // 2
+            keep = _keep(calibration, measurement, float(ratios[middle]))
+            done = _refit(calibration, measurement, keep, tick)
+            found = {**budget, "keep_ratio": float(ratios[middle])}
+            chosen = _chosen(calibration, context, keep, done, fingerprint, found)
+            sliced = Checkpoint(slice_neurons(model.model, chosen.plan, chosen.repair), model.tokenizer)
+            drop = 100 * (dense - torch_accuracy(sliced, examples, calibration.max_length))
+            tick()
+            if drop <= allowed:
+                best, low = chosen, middle
+            else:
+                high = middle
+    if best is None:
+        keep = [np.arange(width) for width in _widths(model)]
+        best = _chosen(calibration, context, keep, None, fingerprint, {**budget, "keep_ratio": 1.0})
+    return best

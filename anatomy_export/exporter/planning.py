@@ -1,0 +1,110 @@
+"""From what was asked for to a plan: the dense identity, the paper's own rule, or a choice from calibration text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from anatomy_export.data import Dataset
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
+from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan
+from anatomy_export.exporter.request import ScoreOptions
+from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
+from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.progress import Progress
+
+CALIBRATION_EXAMPLES = 2048
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What a plan is made from; `fingerprint` is the dense model's."""
+
+    checkpoint: Checkpoint
+    data: Dataset | None
+    probes: tuple[str, ...]
+    options: ScoreOptions
+    max_length: int
+    fingerprint: str
+    progress: Progress
+
+    @property
+    def rule(self) -> str:
+        return family_of(self.checkpoint.model.config).rule
+
+
+def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chosen:
+    """The plan that was asked for, and the repair that goes with it.
+
+    Args:
+        mode: "dense" keeps every neuron.
+        examples: train texts to calibrate on; None for `CALIBRATION_EXAMPLES`.
+
+    Raises:
+        AnatomyError: a criterion without a budget or without calibration text, or a budget that cannot be kept.
+    """
+    options, progress = planning.options, planning.progress
+    if mode == "dense":
+        widths = [block.width for block in model_blocks(planning.checkpoint.model)]
+        return Chosen(identity_plan(planning.fingerprint, widths))
+    if options.by_thresholds and options.criterion != "anatomy":
+        raise AnatomyError(
+            f"--criterion {options.criterion} has no thresholds; next step: give a budget by --keep-ratio, "
+            "--flops-ratio or --max-accuracy-drop"
+        )
+    with progress.stage("score the anatomy"):
+        anatomy = score_anatomy(
+            planning.checkpoint,
+            planning.probes,
+            strong_threshold=options.strong_threshold,
+            max_length=planning.max_length,
+            fingerprint=planning.fingerprint,
+        )
+        setup = _setup(planning)
+    if not options.calibrated:
+        return Chosen(_paper_plan(planning, anatomy, setup))
+    calibration = calibration_of(
+        planning.checkpoint,
+        planning.data,
+        options,
+        max_length=planning.max_length,
+        examples=examples or CALIBRATION_EXAMPLES,
+        progress=progress,
+    )
+    if options.by_anatomy_alone:
+        return repaired_plan(calibration, _paper_plan(planning, anatomy, setup))
+    context = Context(
+        seed=options.seed,
+        anatomy=anatomy,
+        rule=planning.rule,
+        setup=setup,
+        probe_reduction=options.probe_reduction,
+    )
+    return budgeted_plan(calibration, context, planning.fingerprint)
+
+
+def _setup(planning: Planning) -> ThresholdSetup:
+    """The preset's values, overridden by those that were given."""
+    options, rule = planning.options, planning.rule
+    base = preset_setup(options.preset or f"{rule}-1", rule, len(model_blocks(planning.checkpoint.model)))
+    return ThresholdSetup(
+        alpha=base.alpha if options.alpha is None else options.alpha,
+        beta=base.beta if options.beta is None else options.beta,
+        focus=base.focus if options.focus is None else options.focus,
+    )
+
+
+def _paper_plan(planning: Planning, anatomy: Anatomy, setup: ThresholdSetup) -> PrunePlan:
+    options = planning.options
+    common: dict[str, Any] = {
+        "rule": planning.rule,
+        "setup": setup,
+        "probe_reduction": options.probe_reduction,
+        "align": options.align,
+    }
+    if options.keep_ratio is None:
+        return threshold_plan(anatomy, **common)
+    return ratio_plan(anatomy, keep_ratio=options.keep_ratio, **common)
