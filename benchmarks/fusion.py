@@ -5,10 +5,10 @@ Writes benchmarks/fusion.json, the figures of docs/adr/0002.
 """
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
+from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.timing import BenchRequest, run_bench
 from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
 from anatomy_export.models.checkpoint import load_checkpoint
@@ -33,8 +33,9 @@ def main() -> None:
                 bundles=tuple(map(str, paths)),
                 engines=("ort",),
                 batches=(1, 8),
-                repeats=15,
-                threads=os.cpu_count() or 1,
+                repeats=12,
+                launches=3,
+                threads=usable_cores(),
             )
             study[model] = {
                 "fused_nodes": {path.stem: fused_counts(operator_counts(path)) for path in paths},

@@ -21,7 +21,7 @@ from anatomy_export.progress import Progress
 HERE = Path(__file__).parent
 SIMULATED_RUNS = 2000
 LAUNCHES = 4
-ROUNDS_BY_BATCH = {1: 25, 8: 8}
+ROUNDS_BY_BATCH = {1: 20, 8: 6}
 CALLS = 200
 
 

@@ -44,6 +44,7 @@ WORDS = [
 ]
 PROGRESS = ("✓ ", "model ", "note: ")
 FAMILY_NAMES = sorted(FAMILIES)
+torch.set_num_threads(1)  # tiny products: more threads only wait for each other
 
 
 def tiny_tokenizer(model_type: str):
