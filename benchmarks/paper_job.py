@@ -15,8 +15,8 @@ from anatomy_export.progress import Progress
 HERE = Path(__file__).parent
 THREADS = usable_cores()
 REQUESTS = {
-    "bert": PaperRequest(model="bert", texts=("reviews",), threads=THREADS),
     "bert-base": PaperRequest(removed=(0.5,), modes=("dense", "slice"), texts=("reviews",), threads=THREADS),
+    "bert": PaperRequest(model="bert", texts=("reviews",), examples=512, threads=THREADS),
     "bert-base-imdb": PaperRequest(
         removed=(0.5,), modes=("dense", "slice"), texts=("imdb",), examples=320, threads=THREADS
     ),
