@@ -1,6 +1,7 @@
 """The engines give the same logits, on every path that a GPU-less machine can take."""
 
 import os
+import statistics
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_roofline_engines_say_their_flops_and_run(inputs):
     pool = answers({library: EngineSpec(f"roofline-{library}") for library in ("torch", "ort")}, inputs)
     assert {facts["flops"] for facts in pool.facts.values()} == {2 * 1024 * 768 * 3072}
     assert why_not("ort", "cpu") is None
+
+
+def test_the_harness_adds_little_to_a_call_of_ten_milliseconds():
+    added = []
+    with worker_pool({"fixed-work": EngineSpec("fixed-work")}) as pool:
+        pool.warm_up(["call"])
+        for _ in range(30):
+            pool.time_rounds("call", repeats=1, seed=0, give_logits=True)
+            _, second = pool.samples.logits["fixed-work", "call"][0]
+            added.append(pool.samples.times("fixed-work", "call")[-1] / second - 2)
+    assert -0.05 < statistics.median(added) < 0.05
 
 
 def test_standard_operators_for_engines_that_know_no_others():
