@@ -17,7 +17,6 @@ from anatomy_export.bench.tables import (
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
-REASONS = ""
 
 
 def load(name: str):
@@ -43,7 +42,21 @@ torch-compile and OpenVINO run dense only.
 ![latency against neurons removed](../benchmarks/gap.svg)
 
 {markdown_table(("bar", "asked", "measured", "met"), bars)}
-{REASONS}"""
+{chr(10).join(limit_sentence(body) for body in bodies)}
+"""
+
+
+def limit_sentence(body: dict) -> str:
+    """What the ratio to PyTorch could be at most on this machine."""
+    found = {one["worker"]: one for one in body["results"]}
+    torch, dense, half = found["torch dense"], found["ort dense"], found["ort slice 0.5"]
+    limit = dense["torch_speedup"] / (1 - half["removed_share"])
+    return (
+        f"Batch {half['batch']}: PyTorch eager dense itself reaches {percent(torch['roofline_share'])} of the roofline "
+        f"and ONNX Runtime dense is {dense['torch_speedup']:.2f}× as fast; the plan removes "
+        f"{percent(half['removed_share'], 1)} of the FLOPs, so at a closure of 1 the 50 % sliced model would be "
+        f"{limit:.2f}× PyTorch eager dense."
+    )
 
 
 def gap_bars(body: dict) -> list[tuple[str, str, str, bool]]:

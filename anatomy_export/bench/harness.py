@@ -6,6 +6,7 @@ import random
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -83,9 +84,14 @@ class Worker:
             return f"crashed by {signal.Signals(-code).name}{hint}"
         return f"ended with exit code {code}"
 
-    def stop(self) -> None:
-        """End the process, whatever it is doing."""
+    def dismiss(self) -> None:
+        """Tell the process to end, which it does once its call is done."""
         self._connection.close()
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """End the process, whatever it is doing; it has `grace_s` seconds to end by itself, and so to clean up."""
+        self.dismiss()
+        self._process.join(grace_s)
         self._process.kill()
         self._process.join(STOP_TIMEOUT_S)
 
@@ -174,7 +180,10 @@ class Pool:
     def stop(self) -> None:
         """End every worker."""
         for worker in self._workers.values():
-            worker.stop()
+            worker.dismiss()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for worker in self._workers.values():
+            worker.stop(max(0.0, deadline - time.monotonic()))
         self._workers = {}
 
     def give_inputs(self, inputs: dict[str, Inputs]) -> None:
