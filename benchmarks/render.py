@@ -105,15 +105,17 @@ def harness_section() -> str:
     coverage = ", ".join(
         f"{percent(share, 1)} of {rounds} rounds" for rounds, share in body["coverage_by_rounds"].items()
     )
-    return f"""## The harness itself
-
-`benchmarks/gap.py` too. In {body["simulated_runs"]:,} seeded simulated runs of two equal engines under drift, the 95 %
-interval of the ratio contains 1 in {coverage}; of 4 launches whose processes differ by luck, in
-{percent(body["coverage_of_launches"], 1)}; with one engine after the other it would in
-{percent(body["coverage_one_after_the_other"], 1)}. Two copies of one model, really run: {pairs}. The harness adds
-{percent(body["overhead_share"], 2)} to a call of {1e3 * median(call["second_s"] for call in body["calls"]):.0f} ms: the
-timing itself, and that the call comes after a wait and not in a tight loop.
-"""
+    added = 1e3 * median(call["second_s"] for call in body["calls"])
+    sentences = [
+        f"`benchmarks/gap.py` too. In {body['simulated_runs']:,} seeded simulated runs of two equal engines under "
+        f"drift, the 95 % interval of the ratio contains 1 in {coverage}; of 4 launches whose processes differ by "
+        f"luck, in {percent(body['coverage_of_launches'], 1)}; with one engine after the other it would in "
+        f"{percent(body['coverage_one_after_the_other'], 1)}.",
+        f"Two copies of one model, really run: {pairs}.",
+        f"The harness adds {percent(body['overhead_share'], 2)} to a call of {added:.0f} ms (the timing itself, and "
+        "that the call comes after a wait and not in a tight loop).",
+    ]
+    return "## The harness itself\n\n" + " ".join(sentences) + "\n"
 
 
 def paper_section(name: str) -> str:
