@@ -11,6 +11,7 @@ from anatomy_export.bench.tables import (
     bench_notes,
     bench_rows,
     markdown_table,
+    milliseconds,
     paper_rows,
     ratio,
 )
@@ -121,13 +122,14 @@ def harness_section() -> str:
 def paper_section(name: str) -> str:
     body = load(name)
     settings = body["settings"]
+    texts_named = " and ".join(body["texts"])
     parts = [
-        f"## The paper's job, {settings['model']}\n\n`{command(settings)}` (`benchmarks/paper_job.py`): "
+        f"## The paper's job, {settings['model']}, {texts_named}\n\n`{command(settings)}` (`benchmarks/paper_job.py`): "
         f"{settings['examples']:,} texts, batches of {settings['batch']}, {settings['length']} tokens; padded to that, "
         f"or bucketed by length.\n\n![seconds for the job](../benchmarks/{Path(name).stem}.svg)\n"
     ]
     for texts, described in body["texts"].items():
-        parts.append(f"### {texts}\n\n{described}\n\n{markdown_table(PAPER_HEADINGS, paper_rows(body, texts))}")
+        parts.append(f"{described}\n\n{markdown_table(PAPER_HEADINGS, paper_rows(body, texts))}")
     return "\n".join([*parts, notes(body)])
 
 
@@ -197,7 +199,7 @@ paper took 10.29 s for its job, dense, with TensorFlow in fp32 once warm, and as
 
 def t4_markdown() -> str:
     rows = [
-        (one["job"], one["precision"], percent(one["removed"]), f"{1e3 * one['at_least_s']:.3g}")
+        (one["job"], one["precision"], percent(one["removed"]), milliseconds(one["at_least_s"]))
         for one in load("t4.json")
     ]
     return T4_TEXT + markdown_table(("bert-base", "precision", "neurons removed", "at least, ms"), rows)

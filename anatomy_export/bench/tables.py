@@ -118,7 +118,7 @@ def compare_rows(rows: list[dict]) -> list[tuple[str, ...]]:
 def milliseconds(seconds: float) -> str:
     """Seconds as milliseconds, three digits that count."""
     value = 1e3 * seconds
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def ratio(value: float | None, interval: Sequence[float] | None) -> str:
