@@ -166,7 +166,7 @@ def test_a_short_max_length_takes_the_built_in_probes(bert_directory, tmp_path):
 
 
 def test_verification_failure_leaves_nothing(bert_directory, tmp_path, monkeypatch):
-    monkeypatch.setattr("anatomy_export.exporter.pipeline.slice_neurons", lambda model, plan: model)
+    monkeypatch.setattr("anatomy_export.exporter.pipeline.slice_neurons", lambda model, plan, repair: model)
     result = run("export", "--model", bert_directory, "--alpha", "0.5", "--output", tmp_path / "o")
     refused(result, tmp_path / "o", 1, "verification failed in 12 of 16 comparisons")
 
