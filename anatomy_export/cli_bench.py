@@ -136,7 +136,7 @@ def bench(context, **options) -> None:
         _refuse_lost_options(context)
         return
     from anatomy_export.bench.plots import latency_plot
-    from anatomy_export.bench.tables import HEADINGS, bench_markdown, bench_rows
+    from anatomy_export.bench.tables import TERMINAL_HEADINGS, bench_markdown, bench_rows
     from anatomy_export.bench.timing import BenchRequest, run_bench
 
     _refuse_contradictions(context, options)
@@ -146,7 +146,7 @@ def bench(context, **options) -> None:
     name = "bundles" if sent["bundles"] else Path(sent["model"]).name
 
     def tables(body: dict) -> list:
-        return [(None, HEADINGS, bench_rows(body, intervals=False))]
+        return [(None, TERMINAL_HEADINGS, bench_rows(body, intervals=False))]
 
     documents = _Documents(bench_markdown, lambda body: latency_plot([body]), tables)
     _measure_and_write(lambda: run_bench(BenchRequest(**sent), Progress()), shown, name, documents)
@@ -300,9 +300,9 @@ def _plot(documents: _Documents, body: dict) -> tuple[bytes | None, list[str]]:
 
 
 def _print_table(title: str | None, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index != 1)
+        table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index > 0)
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)

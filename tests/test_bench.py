@@ -19,6 +19,7 @@ from anatomy_export.bench import paper
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.harness import Samples
 from anatomy_export.bench.placement import check_placement
+from anatomy_export.bench.tables import TERMINAL_HEADINGS, bench_rows
 from anatomy_export.bench.timing import Contestant
 from anatomy_export.bench.variants import Variant
 from anatomy_export.cli import main
@@ -105,6 +106,13 @@ def test_removed_share_and_closure(measured, tiny):
         assert one["closure"] == pytest.approx((1 - 1 / one["speedup"]) / one["removed_share"])
     assert result_of(body, "ort mask 0.5", batch)["flops"] == total
     assert result_of(body, "ort slice 0.5", batch)["flops"] == total - ffn // 2
+
+
+def test_the_table_fits_a_terminal_of_eighty_columns(measured):
+    body, _ = measured
+    rows = bench_rows(body, intervals=False)
+    widths = [max(map(len, column)) for column in zip(TERMINAL_HEADINGS, *rows, strict=True)]
+    assert sum(widths) + len(widths) < 80
 
 
 def test_second_run_finds_the_cache_and_files_are_for_people(measured, tiny, tmp_path):

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 
 from anatomy_export.bench.stats import MIN_ROUNDS
 
-HEADINGS = ("engine", "variant", "batch×tokens", "ms", "× dense", "× torch", "closure", "of peak", "MB")
+HEADINGS = ("engine", "variant", "b×tokens", "ms", "× dense", "× torch", "closure", "peak", "MB")
+TERMINAL_HEADINGS = HEADINGS[:-1]
 PAPER_HEADINGS = ("engine", "variant", "layout", "s", "texts/s", "× dense", "closure", "× torch padded", "same")
 COMPARE_HEADINGS = ("worker", "batch", "tokens", "first, ms", "second, ms", "first ÷ second")
 MISSING = "n/a"
 
 
 def bench_rows(body: dict, *, intervals: bool = True) -> list[tuple[str, ...]]:
-    """One row of text a result, under `HEADINGS`; void ratios carry a question mark.
+    """One row of text a result, under `HEADINGS` (batch × tokens, peak memory in MB); void ratios have a question mark.
 
-    Without `intervals` only the speed-up against dense shows its interval, so that the row fits a terminal.
+    Without `intervals` only the speed-up against dense shows its interval and memory is left out, so that the row fits
+    a terminal of 80 columns, under `TERMINAL_HEADINGS`.
     """
     rows: list[tuple[str, ...]] = []
     for one in body["results"]:
@@ -31,7 +33,7 @@ def bench_rows(body: dict, *, intervals: bool = True) -> list[tuple[str, ...]]:
                 megabytes(one["peak_rss_bytes"]),
             )
         )
-    return rows
+    return rows if intervals else [row[:-1] for row in rows]
 
 
 def bench_notes(body: dict) -> list[str]:
