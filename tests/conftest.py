@@ -44,6 +44,7 @@ WORDS = [
 ]
 PROGRESS = ("✓ ", "model ", "note: ")
 FAMILY_NAMES = sorted(FAMILIES)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 torch.set_num_threads(1)  # tiny products: more threads only wait for each other
 
 
