@@ -78,7 +78,7 @@ Examples:
 @click.option(
     "--calibration-examples",
     type=click.IntRange(min=1),
-    help="Train texts to measure and repair neurons on (default 2048) and to verify the export on (default 32).",
+    help="Train texts to measure and repair neurons on (default 1024) and to verify the export on (default 32).",
 )
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
 @click.option(

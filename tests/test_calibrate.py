@@ -11,12 +11,10 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.calibrate import (
     calibration_batches,
     first_calls,
-    loss,
-    margin,
-    measure_gradients,
     run_layer,
     trace_layer,
 )
+from anatomy_export.exporter.gradients import loss, margin, measure_gradients
 from anatomy_export.exporter.statistics import dense_statistics
 from anatomy_export.models import model_blocks
 
@@ -92,7 +90,7 @@ def test_the_metric_predicts_the_margin(family_name):
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_fisher_is_the_squared_derivative_of_a_neurons_mask(family):
     model, batches = calibrated(family)
-    found = measure_gradients(model, batches, loss).fisher[1][3]
+    found = list(dense_statistics(model, batches, fisher=True)[1])[1].fisher[3]
     weight = model_blocks(model)[1].down_weight
     change = torch.zeros_like(weight)
     change[3] = weight[3].detach()
@@ -107,13 +105,21 @@ def test_padding_and_unread_tokens_have_no_gradient(family_name):
         assert (sensitivity[-1][batch.counts(True)] > 0).all()
 
 
+def test_gradients_leave_the_parameters_as_they_were(family_name):
+    model, batches = tiny_checkpoint(family_name).model, calibrated(family_name)[1]
+    next(model.parameters()).requires_grad_(False)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    measure_gradients(model, batches)
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_statistics_of_unpadded_and_padded_batches_agree(family_name):
     checkpoint = tiny_checkpoint(family_name)
     results = []
     for batch_tokens in (1, 1000):
         batches = calibration_batches(checkpoint, TEXTS, batch_tokens=batch_tokens)
-        gradients = measure_gradients(checkpoint.model, batches)
-        results.append(list(dense_statistics(checkpoint.model, batches, gradients)))
+        results.append(list(dense_statistics(checkpoint.model, batches)[1]))
     for alone, padded in zip(*results, strict=True):
         torch.testing.assert_close(alone.moments.covariance, padded.moments.covariance, atol=1e-5, rtol=1e-3)
         torch.testing.assert_close(alone.mean_square, padded.mean_square, atol=1e-5, rtol=1e-3)
@@ -129,4 +135,4 @@ def test_a_single_text_is_refused():
 def test_loss_needs_labels():
     checkpoint = tiny_checkpoint("bert")
     with pytest.raises(AnatomyError, match="fisher needs labelled"):
-        measure_gradients(checkpoint.model, calibration_batches(checkpoint, TEXTS), loss)
+        dense_statistics(checkpoint.model, calibration_batches(checkpoint, TEXTS), fisher=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import WORDS, tiny_checkpoint
 
-from anatomy_export.exporter.calibrate import calibration_batches, measure_gradients
+from anatomy_export.exporter.calibrate import calibration_batches
 from anatomy_export.exporter.compensate import (
     AUTO,
     BIAS,
@@ -16,6 +16,7 @@ from anatomy_export.exporter.compensate import (
     correction_error,
     fit_correction,
 )
+from anatomy_export.exporter.gradients import measure_gradients
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import refit

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import global_widths, marginal_widths, uniform_widths
-from anatomy_export.exporter.calibrate import calibration_batches, loss, measure_gradients
+from anatomy_export.exporter.calibrate import calibration_batches
 from anatomy_export.exporter.criteria import CRITERIA, Context, find_criterion
 from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage
 from anatomy_export.exporter.measure import NeuronScores, choose_widths, kept_neurons, measure
@@ -31,14 +31,13 @@ def measured(family: str):
         for block in model_blocks(checkpoint.model):
             block.down_weight[4] = 0
     batches = calibration_batches(checkpoint, TEXTS, LABELS)
-    gradients = measure_gradients(checkpoint.model, batches), measure_gradients(checkpoint.model, batches, loss)
     rule = "gpt2" if family == "gpt2" else "bert"
     context = Context(
         anatomy=score_anatomy(checkpoint, TEXTS[:2], strong_threshold=0.9),
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, 3),
     )
-    return list(dense_statistics(checkpoint.model, batches, *gradients, plain=True)), context
+    return list(dense_statistics(checkpoint.model, batches, fisher=True, plain=True)[1]), context
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -127,9 +126,9 @@ def test_measure_and_choose(family_name, allocate):
     checkpoint = tiny_checkpoint(family_name)
     batches = calibration_batches(checkpoint, TEXTS, LABELS)
     names = ["obs", "fisher", "obs-gradient"]
-    done: list[int] = []
-    found = measure(checkpoint.model, batches, names, Context(), after_layer=done.append)
-    assert done == [0, 1, 2]
+    ticks: list[int] = []
+    found = measure(checkpoint.model, batches, names, Context(), tick=lambda: ticks.append(1))
+    assert len(ticks) == len(batches) + 3
     for name in names:
         widths = choose_widths(found, name, keep_ratio=0.5, allocate=allocate)
         assert sum(widths) == 36

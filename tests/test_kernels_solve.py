@@ -57,6 +57,7 @@ def test_gram_blocks_do_not_matter(monkeypatch):
     values = torch.randn(50, 7, dtype=torch.float64)
     whole = accumulate(values, parts=1)
     monkeypatch.setattr(gram_module, "BLOCK_ROWS", 9)
+    monkeypatch.setattr(gram_module, "PANEL_COLUMNS", 3)
     torch.testing.assert_close(accumulate(values, parts=1).covariance, whole.covariance)
 
 

@@ -5,8 +5,7 @@ arguments that the model itself passed. What the FFN does is read by hooks on it
 and in the last layer only the token that the classifier reads counts: no other reaches the logits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.models import family_of, model_blocks, model_layers
 from anatomy_export.models.checkpoint import Checkpoint
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 HELD_OUT = 0.25
 
 
@@ -43,7 +42,7 @@ class Batch:
         real = self.inputs["attention_mask"].bool()
         if not last_layer:
             return real
-        return torch.arange(real.shape[1])[None] == self.target[:, None]
+        return torch.arange(real.shape[1], device=real.device)[None] == self.target[:, None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def calibration_batches(
     held_out: float = HELD_OUT,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[Batch]:
-    """Tokenize, sort by length and cut into batches of about `batch_tokens`; a seeded share is held out.
+    """Tokenize, sort by length and cut into batches of about `batch_tokens`, on the model's device; a seeded share is
+    held out.
 
     Raises:
         AnatomyError: fewer than two texts.
@@ -99,16 +99,15 @@ def calibration_batches(
 
 def _make_batch(checkpoint, texts, labels, index: list[int], aside: np.ndarray, max_length: int) -> Batch:
     chosen = [texts[one] for one in index]
-    inputs = dict(
-        checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-    )
-    config = checkpoint.model.config
+    config, device = checkpoint.model.config, checkpoint.model.device
+    encoded = checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    inputs = {name: values.to(device) for name, values in encoded.items()}
     return Batch(
         inputs=inputs,
         index=torch.tensor(index),
         target=family_of(config).target(inputs["input_ids"], config.pad_token_id),
-        held_out=torch.from_numpy(aside[index]),
-        labels=None if labels is None else torch.tensor([labels[one] for one in index]),
+        held_out=torch.from_numpy(aside[index]).to(device),
+        labels=None if labels is None else torch.tensor([labels[one] for one in index], device=device),
     )
 
 
@@ -155,96 +154,3 @@ def run_layer(model, layer: int, call: LayerCall) -> LayerCall:
     """Run one layer on one batch."""
     output = model_layers(model)[layer](call.hidden, *call.rest, **call.keywords)
     return replace(call, hidden=output[0] if isinstance(output, tuple) else output)
-
-
-@contextmanager
-def ffn_gradients(model) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
-    """Inside: each forward pass leaves every layer's activation (B, T, n) and a zero added to its FFN's output, whose
-    gradient is the output's."""
-    activations: list[torch.Tensor] = []
-    zeros: list[torch.Tensor] = []
-
-    def add_zero(module, args, output):
-        zero = torch.zeros_like(output, requires_grad=True)
-        activations.append(args[0].detach())
-        zeros.append(zero)
-        return output + zero
-
-    handles = [block.down.register_forward_hook(add_zero) for block in model_blocks(model)]
-    try:
-        yield activations, zeros
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-Objective = Callable[[torch.Tensor, Batch], torch.Tensor]
-
-
-def margin(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Difference of the two largest logits (B, C), (B,)."""
-    best = logits.topk(2, dim=-1).values
-    return best[:, 0] - best[:, 1]
-
-
-def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Cross entropy of each sentence, (B,).
-
-    Raises:
-        AnatomyError: the batch has no labels.
-    """
-    if batch.labels is None:
-        raise AnatomyError("fisher needs labelled calibration text; next step: pass labelled --data")
-    return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """How an objective of the logits depends on the FFN outputs, in float64.
-
-    Attributes:
-        metric: per layer E over sentences of Σ over tokens of g gᵀ, (d, d), g the gradient at the FFN output.
-        fisher: per layer E over sentences of (Σ over tokens of a_j ∂/∂a_j)², (n,); arXiv 2204.09656.
-        sensitivity: per batch ‖g‖² of every token, (L, B, T), float32, in units of its layer's mean.
-    """
-
-    metric: tuple[torch.Tensor, ...]
-    fisher: tuple[torch.Tensor, ...]
-    sensitivity: tuple[torch.Tensor, ...]
-
-
-def measure_gradients(model, batches: Sequence[Batch], objective: Objective = margin) -> Gradients:
-    """One forward and backward pass a batch. Held-out sentences count in the sensitivity only."""
-    blocks = model_blocks(model)
-    metric = [torch.zeros(2 * block.down_bias.shape, dtype=torch.float64) for block in blocks]
-    fisher = [torch.zeros(block.width, dtype=torch.float64) for block in blocks]
-    sensitivity, sentences = [], 0
-    with ffn_gradients(model) as (activations, zeros):
-        for batch in batches:
-            activations.clear()
-            zeros.clear()
-            values = objective(model(**batch.inputs).logits, batch)
-            gradients = torch.autograd.grad(values.sum(), zeros)
-            fit = ~batch.held_out
-            sentences += int(fit.sum())
-            for layer, (block, gradient) in enumerate(zip(blocks, gradients, strict=True)):
-                chosen = gradient[fit]
-                flat = chosen.flatten(0, 1)
-                metric[layer] += flat.T @ flat
-                with torch.no_grad():
-                    neuron = (activations[layer][fit] * (chosen @ block.down_weight.T)).sum(1)
-                fisher[layer] += neuron.double().square().sum(0)
-            sensitivity.append(torch.stack([gradient.square().sum(-1) for gradient in gradients]))
-    scale = 1 / max(sentences, 1)
-    return Gradients(
-        tuple(one * scale for one in metric), tuple(one * scale for one in fisher), _in_means(sensitivity, batches)
-    )
-
-
-def _in_means(sensitivity: list[torch.Tensor], batches: Sequence[Batch]) -> tuple[torch.Tensor, ...]:
-    """Divide by each layer's mean over the tokens that count; a layer without any gradient weighs all alike."""
-    totals = torch.stack([one.sum((1, 2), dtype=torch.float64) for one in sensitivity]).sum(0)
-    layers = len(totals)
-    counts = [sum(int(batch.counts(layer == layers - 1).sum()) for batch in batches) for layer in range(layers)]
-    means = (totals / torch.tensor(counts)).float()[:, None, None]
-    return tuple(torch.where(means > 0, one / means, torch.ones_like(one)) for one in sensitivity)

@@ -9,10 +9,11 @@ import numpy as np
 from anatomy_export.data import Dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
-from anatomy_export.exporter.calibrate import Batch, calibration_batches, measure_gradients
+from anatomy_export.exporter.calibrate import Batch, calibration_batches
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.flops import count_flops
+from anatomy_export.exporter.gradients import measure_gradients
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
@@ -80,8 +81,8 @@ def calibration_of(
 
 def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
     """Keep the neurons of `plan` and repair what is left of every layer."""
-    with calibration.progress.stage("measure gradients"):
-        gradients = measure_gradients(calibration.checkpoint.model, calibration.batches)
+    with calibration.progress.bar("measure gradients", len(calibration.batches)) as tick:
+        gradients = measure_gradients(calibration.checkpoint.model, calibration.batches, after_batch=tick)
     keep = [np.array(layer.keep) for layer in plan.layers]
     with calibration.progress.bar("repair", len(keep)) as tick:
         done = refit(
@@ -109,10 +110,9 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
     """
     options, model = calibration.options, calibration.checkpoint.model
     find_criterion(options.criterion)
-    with calibration.progress.bar("measure neurons", len(model_blocks(model))) as tick:
-        measurement = measure(
-            model, calibration.batches, [options.criterion], context, after_layer=lambda layer: tick()
-        )
+    steps = len(calibration.batches) + len(model_blocks(model))
+    with calibration.progress.bar("measure neurons", steps) as tick:
+        measurement = measure(model, calibration.batches, [options.criterion], context, tick=tick)
     if options.max_accuracy_drop is not None:
         return _smallest_within(calibration, measurement, context, fingerprint)
     ratio = options.keep_ratio if options.flops_ratio is None else _ratio_for_flops(calibration)

@@ -14,9 +14,10 @@ from anatomy_export.exporter.allocate import (
     marginal_widths,
     uniform_widths,
 )
-from anatomy_export.exporter.calibrate import Batch, Gradients, loss, measure_gradients
+from anatomy_export.exporter.calibrate import Batch
 from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage, removal_scores, score_gradient
+from anatomy_export.exporter.gradients import Gradients
 from anatomy_export.exporter.statistics import dense_statistics
 
 
@@ -50,26 +51,30 @@ def measure(
     criteria: Sequence[str],
     context: Context,
     *,
-    after_layer: Callable[[int], object] = lambda layer: None,
+    tick: Callable[[], object] = lambda: None,
 ) -> Measurement:
-    """Score every neuron by each criterion.
+    """Score every neuron by each criterion; `tick` is called after each batch, then after each layer.
 
     Raises:
         AnatomyError: an unknown criterion, or one whose labels or anatomy are missing.
     """
     found = {name: find_criterion(name) for name in criteria}
-    gradients = measure_gradients(model, batches)
-    losses = measure_gradients(model, batches, loss) if any(one.needs_labels for one in found.values()) else None
+    gradients, layers = dense_statistics(
+        model,
+        batches,
+        fisher=any(one.needs_labels for one in found.values()),
+        plain=any(one.needs_plain for one in found.values()),
+        after_batch=tick,
+    )
     scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
     curves = []
-    plain = any(one.needs_plain for one in found.values())
-    for layer in dense_statistics(model, batches, gradients, losses, plain=plain):
+    for layer in layers:
         removal = gradient_removal(layer, context)
         curves.append(removal_damage(removal))
         for name, criterion in found.items():
             shared = criterion.score is score_gradient
             scores[name].append(removal_scores(removal) if shared else criterion.score(layer, context))
-        after_layer(layer.layer)
+        tick()
     return Measurement(
         gradients, {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}, tuple(curves)
     )

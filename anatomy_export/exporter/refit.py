@@ -13,12 +13,12 @@ import torch
 from anatomy_export.exporter.calibrate import (
     Batch,
     FfnTrace,
-    Gradients,
     first_calls,
     run_layer,
     trace_layer,
 )
 from anatomy_export.exporter.compensate import AUTO, RIDGES, Correction, fit_correction
+from anatomy_export.exporter.gradients import Gradients
 from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
 from anatomy_export.kernels.gram import GramAccumulator
@@ -70,7 +70,7 @@ def refit(
     calls = first_calls(pruned, batches)
     repairs, outcomes = [], []
     for layer, block in enumerate(model_blocks(pruned)):
-        kept = torch.as_tensor(np.asarray(keep[layer]))
+        kept = torch.as_tensor(np.asarray(keep[layer]), device=block.down_weight.device)
         sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent)
         for batch, sensitivity, call in zip(batches, gradients.sensitivity, calls, strict=True):
             sums.add(batch, sensitivity[layer], trace_layer(pruned, layer, call)[1])
@@ -113,4 +113,4 @@ def _cut_(block: FfnBlock, kept: torch.Tensor, correction: Correction) -> LayerR
     down_bias = (block.down_bias.double() + correction.bias).float()
     block.resize_(block.up_weight[kept], block.up_bias[kept], down_weight)
     block.down_bias.copy_(down_bias)
-    return LayerRepair(down_weight.numpy().copy(), down_bias.numpy().copy())
+    return LayerRepair(down_weight.cpu().numpy().copy(), down_bias.cpu().numpy().copy())

@@ -51,7 +51,7 @@ class ScoreOptions:
 class DataOptions:
     """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
 
-    `calibration_examples` None: 2,048 where neurons are measured or repaired on them, else 32 to verify on.
+    `calibration_examples` None: 1,024 where neurons are measured or repaired on them, else 32 to verify on.
     """
 
     data: str | None = None

@@ -1,16 +1,17 @@
-"""What the criteria need to know of every layer of the dense model, from one pass over calibration text."""
+"""What the criteria need to know of every layer of the dense model, all from one pass over calibration text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from anatomy_export.exporter.calibrate import Batch, Gradients, LayerCall, first_calls, trace_layer
+from anatomy_export.exporter.calibrate import Batch
+from anatomy_export.exporter.gradients import BatchGradients, Gradients, GradientSums, gradient_passes, loss, margin
 from anatomy_export.kernels.gram import GramAccumulator, Moments
-from anatomy_export.models import model_blocks
+from anatomy_export.models import FfnBlock, model_blocks
 
 TOKEN_EXPONENT = 0.5
-LEAST_SENSITIVITY = 1e-6
+LEAST_SENSITIVITY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LayerStatistics:
         mean_square: E[a²] over the tokens that count, (n,), unweighted.
         variance: of a over the same, (n,).
         metric: E over sentences of Σ over tokens of g gᵀ, (d, d), g the margin's gradient at the FFN output.
-        fisher: (n,), see `Gradients`, of the loss; None without labels.
+        fisher: (n,), E over sentences of (Σ over tokens of a ∂loss/∂a)²; None where no criterion asked for it.
         plain: moments of the activations with all tokens alike; None where no criterion asked for them.
     """
 
@@ -47,62 +48,79 @@ def token_weights(batch: Batch, sensitivity: torch.Tensor, last_layer: bool, exp
 def dense_statistics(
     model,
     batches: Sequence[Batch],
-    gradients: Gradients,
-    loss_gradients: Gradients | None = None,
     *,
     exponent: float = TOKEN_EXPONENT,
+    fisher: bool = False,
     plain: bool = False,
-) -> Iterator[LayerStatistics]:
-    """The statistics layer by layer; only hidden states are kept between two of them.
+    after_batch: Callable[[], object] = lambda: None,
+) -> tuple[Gradients, Iterator[LayerStatistics]]:
+    """The margin's gradients, and the statistics layer by layer; each layer's sums are freed once they were taken.
 
     Args:
-        gradients: of the logit margin.
-        loss_gradients: of the loss, for `fisher`.
         exponent: of ‖g‖² in the token weights; 0 weighs all alike.
+        fisher: also collect the loss's Fisher information; the batches need labels.
         plain: also collect the moments with all tokens alike.
+        after_batch: called once a batch is done.
     """
-    blocks = model_blocks(model)
-    calls = first_calls(model, batches)
-    for layer, block in enumerate(blocks):
-        weighted, alike, diagonal = GramAccumulator(), GramAccumulator(), _Diagonal(block.width)
-        following: list[LayerCall] = []
-        last = layer == len(blocks) - 1
-        for batch, call, sensitivity in zip(batches, calls, gradients.sensitivity, strict=True):
-            after, trace = trace_layer(model, layer, call)
-            following.append(after)
-            chosen = batch.counts(last) & ~batch.held_out[:, None]
-            rows = trace.activation[chosen]
-            weighted.add(rows, token_weights(batch, sensitivity[layer], last, exponent)[chosen])
-            diagonal.add(rows)
-            if plain:
-                alike.add(rows)
-        calls = following
-        mean_square, variance = diagonal.result()
-        yield LayerStatistics(
-            layer=layer,
-            down_weight=block.down_weight.detach().double(),
-            moments=weighted.moments(),
-            mean_square=mean_square,
-            variance=variance,
-            metric=gradients.metric[layer],
-            fisher=None if loss_gradients is None else loss_gradients.fisher[layer],
-            plain=alike.moments() if plain else None,
-        )
+    blocks, gradients = model_blocks(model), GradientSums(model)
+    last = len(blocks) - 1
+    layers = [
+        _LayerSums(index, block, last=index == last, exponent=exponent, fisher=fisher, plain=plain)
+        for index, block in enumerate(blocks)
+    ]
+    for one in gradient_passes(model, batches, (margin, loss) if fisher else (margin,)):
+        gradients.add(one)
+        for layer in layers:
+            layer.add(one)
+        after_batch()
+    found = gradients.result()
+    return found, _results(layers, found)
 
 
-class _Diagonal:
-    """Running mean and mean square of every neuron, in float64."""
+def _results(layers: "list[_LayerSums]", gradients: Gradients) -> Iterator[LayerStatistics]:
+    for metric in gradients.metric:
+        yield layers.pop(0).result(metric)
 
-    def __init__(self, width: int):
-        self.count = 0
-        self.total = torch.zeros(width, dtype=torch.float64)
-        self.squares = torch.zeros(width, dtype=torch.float64)
 
-    def add(self, rows: torch.Tensor) -> None:
+class _LayerSums:
+    """The sums behind one layer's statistics."""
+
+    def __init__(self, layer: int, block: FfnBlock, *, last: bool, exponent: float, fisher: bool, plain: bool):
+        self.layer, self.block, self.last, self.exponent = layer, block, last, exponent
+        self.weighted = GramAccumulator()
+        self.plain = GramAccumulator() if plain else None
+        self.count, self.sentences = 0, 0
+        zeros = torch.zeros(block.width, dtype=torch.float64, device=block.down_weight.device)
+        self.total, self.squares = zeros, zeros.clone()
+        self.fisher = zeros.clone() if fisher else None
+
+    @torch.no_grad()
+    def add(self, one: BatchGradients) -> None:
+        batch, activation = one.batch, one.activations[self.layer]
+        fit = ~batch.held_out
+        chosen = batch.counts(self.last) & fit[:, None]
+        rows = activation[chosen]
+        sensitivity = one.gradients[0][self.layer].square().sum(-1)
+        self.weighted.add(rows, token_weights(batch, sensitivity, self.last, self.exponent)[chosen])
+        if self.plain is not None:
+            self.plain.add(rows)
         self.count += len(rows)
         self.total += rows.sum(0, dtype=torch.float64)
         self.squares += rows.square().sum(0, dtype=torch.float64)
+        if self.fisher is not None:
+            self.sentences += int(fit.sum())
+            neuron = (activation[fit] * (one.gradients[1][self.layer][fit] @ self.block.down_weight.T)).sum(1)
+            self.fisher += neuron.double().square().sum(0)
 
-    def result(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def result(self, metric: torch.Tensor) -> LayerStatistics:
         mean, mean_square = self.total / max(self.count, 1), self.squares / max(self.count, 1)
-        return mean_square, (mean_square - mean.square()).clamp_min(0)
+        return LayerStatistics(
+            layer=self.layer,
+            down_weight=self.block.down_weight.detach().double(),
+            moments=self.weighted.moments(),
+            mean_square=mean_square,
+            variance=(mean_square - mean.square()).clamp_min(0),
+            metric=metric,
+            fisher=None if self.fisher is None else self.fisher / max(self.sentences, 1),
+            plain=None if self.plain is None else self.plain.moments(),
+        )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 BLOCK_ROWS = 4096
+PANEL_COLUMNS = 512
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Moments:
 class GramAccumulator:
     """Sums of rows and of their outer products: products in the rows' dtype, block by block, sums in float64.
 
+    Only panels on and right of the diagonal are computed: the rest is their mirror image.
+
     Rows are shifted by the mean of the first block, so that the covariance does not suffer where means are large.
     """
 
@@ -52,11 +55,13 @@ class GramAccumulator:
             self.total = torch.zeros(block.shape[1], dtype=torch.float64, device=block.device)
             self.products = torch.zeros(block.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
         shifted = block - self.shift
-        weighted = shifted * scale[:, None]
         self.count += int((scale != 0).sum())
         self.weight += float(scale.double().sum())
-        self.total += weighted.sum(0, dtype=torch.float64)
-        self.products += shifted.T @ weighted
+        self.total += (shifted * scale[:, None]).sum(0, dtype=torch.float64)
+        shifted *= scale.sqrt()[:, None]
+        for start in range(0, shifted.shape[1], PANEL_COLUMNS):
+            panel = shifted[:, start : start + PANEL_COLUMNS]
+            self.products[start : start + PANEL_COLUMNS, start:] += panel.T @ shifted[:, start:]
 
     def moments(self) -> Moments:
         """The moments of all rows so far.
@@ -67,6 +72,6 @@ class GramAccumulator:
         if self.shift is None or self.weight <= 0:
             raise ValueError("no rows with a positive weight were added")
         mean = self.total / self.weight
-        covariance = self.products / self.weight - torch.outer(mean, mean)
-        covariance = (covariance + covariance.T) / 2
+        upper = self.products.triu() / self.weight
+        covariance = upper + upper.triu(1).T - torch.outer(mean, mean)
         return Moments(self.count, self.weight, mean + self.shift.double(), covariance)

@@ -9,7 +9,7 @@ from anatomy_export.exporter.statistics import LayerStatistics
 def score(layer: LayerStatistics, context: Context) -> np.ndarray:
     """RMS activation · |s| · ‖W2 row‖, (n,): the target's own norm is the same for all; infinite for strong neurons."""
     similarity, _, strong = context.similarity(layer.layer)
-    rms, norms = layer.mean_square.sqrt().numpy(), layer.down_weight.norm(dim=1).numpy()
+    rms, norms = layer.mean_square.sqrt().cpu().numpy(), layer.down_weight.norm(dim=1).cpu().numpy()
     scores = rms * np.abs(similarity) * norms
     scores[strong] = np.inf
     return scores

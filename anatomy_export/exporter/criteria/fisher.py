@@ -15,4 +15,4 @@ def score(layer: LayerStatistics, context: Context) -> np.ndarray:
     """
     if layer.fisher is None:
         raise AnatomyError("fisher needs labelled calibration text; next step: pass labelled --data")
-    return layer.fisher.numpy()
+    return layer.fisher.cpu().numpy()

@@ -8,4 +8,4 @@ from anatomy_export.exporter.statistics import LayerStatistics
 
 def score(layer: LayerStatistics, context: Context) -> np.ndarray:
     """Var[a] · ‖W2 row‖², (n,)."""
-    return (layer.variance * layer.down_weight.square().sum(1)).numpy()
+    return (layer.variance * layer.down_weight.square().sum(1)).cpu().numpy()

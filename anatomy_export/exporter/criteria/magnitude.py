@@ -8,4 +8,4 @@ from anatomy_export.exporter.statistics import LayerStatistics
 
 def score(layer: LayerStatistics, context: Context) -> np.ndarray:
     """‖W2 row‖, (n,)."""
-    return layer.down_weight.norm(dim=1).numpy()
+    return layer.down_weight.norm(dim=1).cpu().numpy()

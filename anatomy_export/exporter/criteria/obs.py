@@ -15,7 +15,7 @@ from anatomy_export.kernels.obs import Removal, obs_removal, obs_scores
 
 def score(layer: LayerStatistics, context: Context) -> np.ndarray:
     """One-shot ‖w_j‖² / [H⁻¹]_jj, (n,)."""
-    return obs_scores(_plain(layer).covariance, layer.down_weight, ridge=context.ridge).numpy()
+    return obs_scores(_plain(layer).covariance, layer.down_weight, ridge=context.ridge).cpu().numpy()
 
 
 def score_greedy(layer: LayerStatistics, context: Context) -> np.ndarray:
@@ -35,15 +35,15 @@ def gradient_removal(layer: LayerStatistics, context: Context) -> Removal:
 
 def removal_damage(removal: Removal) -> np.ndarray:
     """Predicted squared change of the margin once 0, 1, … n neurons are gone, (n + 1,)."""
-    return np.concatenate([[0.0], removal.error.numpy()])
+    return np.concatenate([[0.0], removal.error.cpu().numpy()])
 
 
 def removal_scores(removal: Removal) -> np.ndarray:
     """The error reached, in the neurons' own order, (n,); ties made to follow the order of removal."""
-    error = np.maximum.accumulate(removal.error.numpy())
+    error = np.maximum.accumulate(removal.error.cpu().numpy())
     error = error + np.arange(len(error)) * max(error[-1], 1e-300) * 1e-12
     scores = np.empty(len(error))
-    scores[removal.order.numpy()] = error
+    scores[removal.order.cpu().numpy()] = error
     return scores
 
 

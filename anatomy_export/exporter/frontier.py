@@ -1,0 +1,145 @@
+"""Accuracy against neurons removed: many ways to prune one model, each planned, repaired, sliced and evaluated."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from anatomy_export.data import Examples
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.calibrate import Batch, calibration_batches
+from anatomy_export.exporter.compensate import NONE
+from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+from anatomy_export.exporter.prune import slice_neurons
+from anatomy_export.exporter.refit import refit
+from anatomy_export.exporter.repair import Repair
+from anatomy_export.exporter.score import model_fingerprint, score_anatomy
+from anatomy_export.exporter.thresholds import preset_setup
+from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.probes import BUILT_IN_PROBES
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to prune: `removed` is the share of all FFN neurons that goes."""
+
+    criterion: str
+    allocate: str
+    compensate: str
+    removed: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.criterion}/{self.allocate}/{self.compensate}/{self.removed:g}"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a way gave: the sliced model with its plan and repair, widths, what was decided for each layer."""
+
+    way: Way
+    model: torch.nn.Module
+    plan: PrunePlan
+    repair: Repair | None
+    outcomes: list[dict] | None
+
+    @property
+    def widths(self) -> list[int]:
+        return self.plan.kept_widths
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A way that this model does not allow, and why."""
+
+    way: Way
+    reason: str
+
+
+def prune_ways(
+    checkpoint: Checkpoint,
+    train: Examples,
+    ways: Iterable[Way],
+    *,
+    seed: int,
+    examples: int,
+    align: int = 1,
+    max_length: int = 128,
+    probes: tuple[str, ...] = BUILT_IN_PROBES,
+) -> Iterator[Pruned | Refused]:
+    """Prune by each way in turn; one calibration pass over `examples` seeded texts of `train` serves all.
+
+    Raises:
+        AnatomyError: too little calibration text, or labels are missing that a criterion needs.
+    """
+    ways = list(ways)
+    chosen = np.random.default_rng(seed).permutation(len(train))[:examples]
+    texts, labels = [train.texts[index] for index in chosen], [train.labels[index] for index in chosen]
+    batches = calibration_batches(checkpoint, texts, labels, max_length=max_length, seed=seed)
+    rule = family_of(checkpoint.model.config).rule
+    context = Context(
+        seed=seed,
+        anatomy=score_anatomy(checkpoint, probes, max_length=max_length),
+        rule=rule,
+        setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
+    )
+    measurement = measure(checkpoint.model, batches, sorted({way.criterion for way in ways}), context)
+    fingerprint = model_fingerprint(checkpoint.model)
+    for way in ways:
+        try:
+            yield _prune(checkpoint, batches, measurement, way, align, fingerprint)
+        except AnatomyError as error:
+            yield Refused(way, str(error))
+
+
+def _prune(
+    checkpoint: Checkpoint, batches: list[Batch], measurement: Measurement, way: Way, align: int, fingerprint: str
+) -> Pruned:
+    model = checkpoint.model
+    widths = choose_widths(measurement, way.criterion, keep_ratio=1 - way.removed, allocate=way.allocate, align=align)
+    keep = kept_neurons(measurement.scores[way.criterion], widths)
+    done = None
+    if way.compensate != NONE:
+        done = refit(model, batches, measurement.gradients, keep, mode=way.compensate)
+    layers = tuple(
+        LayerPlan(block.layer, block.width, tuple(kept.tolist()))
+        for block, kept in zip(model_blocks(model), keep, strict=True)
+    )
+    repair = done.repair if done else None
+    plan = PrunePlan(fingerprint, layers, way.criterion, repair=repair.entry() if repair else None)
+    outcomes = [asdict(outcome) for outcome in done.outcomes] if done else None
+    return Pruned(way, slice_neurons(model, plan, repair), plan, repair, outcomes)
+
+
+@torch.inference_mode()
+def class_probabilities(checkpoint: Checkpoint, model, texts: tuple[str, ...], max_length: int = 128) -> np.ndarray:
+    """(len(texts), classes), in the order of `texts`."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    result = np.zeros((len(texts), model.config.num_labels))
+    for start in range(0, len(order), EVALUATION_BATCH):
+        index = order[start : start + EVALUATION_BATCH]
+        inputs = checkpoint.tokenizer(
+            [texts[one] for one in index], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        result[index] = model(**inputs).logits.double().softmax(-1).numpy()
+    return result
+
+
+def compare_predictions(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy, agreement with the dense predictions and mean |Δ probability| of a class, as fractions.
+
+    Args:
+        dense, pruned: class probabilities, (texts, classes).
+        labels: (texts,).
+    """
+    return {
+        "accuracy": float((pruned.argmax(1) == labels).mean()),
+        "agreement": float((dense.argmax(1) == pruned.argmax(1)).mean()),
+        "probability_change": float(np.abs(dense - pruned).mean()),
+    }

@@ -1,0 +1,68 @@
+"""Time and memory of choosing and repairing bert-base: calibrate, plan, compensate, on 512 sentences of 128 tokens.
+
+Run `.venv/bin/python benchmarks/calibration_cost.py`. Writes calibration-cost.json beside this file.
+"""
+
+import json
+from itertools import cycle
+from pathlib import Path
+
+import torch
+
+from anatomy_export.bench.environment import describe_environment, usable_cores
+from anatomy_export.data import movie_reviews
+from anatomy_export.exporter.calibrate import calibration_batches
+from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.measure import choose_widths, kept_neurons, measure
+from anatomy_export.exporter.refit import refit
+from anatomy_export.files import write_atomic
+from anatomy_export.models import model_blocks
+from anatomy_export.models.checkpoint import load_checkpoint
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.progress import Progress
+
+SENTENCES, TOKENS, KEEP_RATIO, ALIGN = 512, 128, 0.5, 16
+CRITERION = "obs-gradient"
+
+
+def main() -> None:
+    threads = usable_cores()
+    torch.set_num_threads(threads)
+    progress, environment = Progress(), describe_environment(threads)
+    with progress.stage("load"):
+        checkpoint = load_checkpoint(resolve_model("bert-base", progress).checkpoint)
+        model, blocks = checkpoint.model, model_blocks(checkpoint.model)
+        batches = calibration_batches(checkpoint, long_texts(checkpoint.tokenizer), max_length=TOKENS)
+    assert {tuple(batch.inputs["input_ids"].shape[1:]) for batch in batches} == {(TOKENS,)}
+    with progress.bar("calibrate and rank", len(batches) + len(blocks)) as tick:
+        measurement = measure(model, batches, [CRITERION], Context(), tick=tick)
+    with progress.stage("plan"):
+        widths = choose_widths(measurement, CRITERION, keep_ratio=KEEP_RATIO, align=ALIGN)
+        keep = kept_neurons(measurement.scores[CRITERION], widths)
+    with progress.bar("compensate", len(blocks)) as tick:
+        refit(model, batches, measurement.gradients, keep, after_layer=lambda layer: tick())
+    body = {
+        "environment": environment,
+        "settings": {"sentences": SENTENCES, "tokens": TOKENS, "keep_ratio": KEEP_RATIO, "criterion": CRITERION},
+        "stages": [
+            {"name": stage.name, "seconds": stage.seconds, "peak_rss_bytes": stage.peak_rss_bytes}
+            for stage in progress.stages
+        ],
+    }
+    write_atomic(Path(__file__).parent / "calibration-cost.json", json.dumps(body, indent=1) + "\n")
+
+
+def long_texts(tokenizer) -> list[str]:
+    """Review sentences joined until each text fills `TOKENS` tokens."""
+    texts = []
+    sentences = cycle(movie_reviews().train.texts)
+    while len(texts) < SENTENCES:
+        text = next(sentences)
+        while len(tokenizer(text)["input_ids"]) < TOKENS:
+            text = f"{text} {next(sentences)}"
+        texts.append(text)
+    return texts
+
+
+if __name__ == "__main__":
+    main()
