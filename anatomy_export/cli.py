@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,6 +17,7 @@ from anatomy_export.cli_common import (
     finite,
     integers,
     quiet_libraries,
+    refuse_alone,
     refuse_together,
     share,
 )
@@ -59,8 +61,9 @@ _EXPORT_EPILOG = """\b
 Examples:
   anatomy-export --model bert --slice
   anatomy-export --model ./my-classifier --data reviews.csv --keep-ratio 0.5
+  anatomy-export --model bert --max-accuracy-drop 1 --criterion fisher
+  anatomy-export --model bert-base --target-speedup 1.5 --batch 1 --seq-len 128
   anatomy-export --model gpt2 --preset gpt2-3 --json
-  anatomy-export --model bert --criterion obs-gradient --allocate sensitivity --compensate auto --max-accuracy-drop 0.5
   anatomy-export --model bert --plan exports/bert-slice/plan.json --mask
 """
 
@@ -82,30 +85,22 @@ Examples:
 )
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
 @click.option(
-    "--criterion",
-    type=click.Choice(CRITERION_NAMES),
-    default="anatomy",
-    show_default=True,
-    help="What neurons are ranked by.",
+    "--criterion", type=click.Choice(CRITERION_NAMES), help="What neurons are ranked by. Default: obs-gradient."
 )
 @click.option(
     "--compensate",
     type=click.Choice(["none", "bias", "least-squares", "auto"]),
-    default="none",
-    show_default=True,
-    help="How W2 and b2 are repaired; auto decides layer by layer on held-out text.",
+    help="How W2 and b2 are repaired. Default: auto, which decides layer by layer on held-out text.",
 )
 @click.option(
     "--allocate",
     type=click.Choice(["uniform", "global", "sensitivity"]),
-    default="uniform",
-    show_default=True,
-    help="How a budget is spread over the layers.",
+    help="How a budget is spread over the layers. Default: sensitivity.",
 )
-@click.option("--preset", help="bert-1 … bert-9, gpt2-1 … gpt2-7. Default: the family's first.")
-@click.option("--alpha", type=float, callback=finite, help="Overrides the preset's.")
-@click.option("--beta", type=float, callback=finite, help="Overrides the preset's.")
-@click.option("--focus", callback=integers, help="Layers in focus, comma-separated. Overrides the preset's.")
+@click.option("--preset", help="The paper's rule and thresholds: bert-1 … bert-9, gpt2-1 … gpt2-7.")
+@click.option("--alpha", type=float, callback=finite, help="The paper's rule, with another alpha.")
+@click.option("--beta", type=float, callback=finite, help="The paper's rule, with another beta.")
+@click.option("--focus", callback=integers, help="The paper's rule, with other layers in focus (comma-separated).")
 @click.option(
     "--strong-threshold",
     type=float,
@@ -122,11 +117,20 @@ Examples:
 @click.option(
     "--max-accuracy-drop",
     type=click.FloatRange(min=0, max=100),
-    help="Points of accuracy on validation: the smallest model that keeps within them.",
+    help="Points of accuracy on validation: the smallest model that keeps within them. Default: 0.5.",
 )
+@click.option(
+    "--target-speedup",
+    type=click.FloatRange(min=1, min_open=True),
+    help="Times the dense model's speed, through ONNX Runtime on this device.",
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Of --target-speedup. Default: 1.")
+@click.option("--seq-len", type=click.IntRange(min=2), help="Tokens of --target-speedup. Default: as --max-length.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of calibration and of the random criterion.")
 @click.option(
-    "--align", default="1", show_default=True, callback=alignment, help="Round widths up to a multiple, or auto."
+    "--align",
+    callback=alignment,
+    help="Round widths up to a multiple. Default: auto (16 on a CPU, 64 with CUDA); 1 by the paper's rule.",
 )
 @click.option("--plan", type=click.Path(path_type=Path), help="Replay a plan.json.")
 @click.option("--fuse", type=click.Choice(["ort", "none"]), default="ort", show_default=True)
@@ -142,10 +146,12 @@ def export(**options) -> None:
     from anatomy_export.exporter.request import DataOptions, ExportRequest, ScoreOptions
 
     as_json = options.pop("as_json")
-    options["align"] = width_multiple(options["align"])
-    taken = {
-        "score": _taken(ScoreOptions, options),
-        "data": _taken(DataOptions, options),
+    if options["align"] is not None:
+        options["align"] = width_multiple(options["align"])
+    score = {name: options[name] for name in ScoreOptions.__dataclass_fields__ if options[name] is not None}
+    taken: dict[str, Any] = {
+        "score": score,
+        "data": DataOptions(**{name: options[name] for name in DataOptions.__dataclass_fields__}),
     }
     names = ExportRequest.__dataclass_fields__.keys() - taken.keys() - {"compare_dense"}
     request = ExportRequest(**{name: options[name] for name in names}, **taken)
@@ -160,21 +166,21 @@ def export(**options) -> None:
 
 def _refuse_contradictions(options: dict) -> None:
     """Options that would be ignored in silence are wrong usage."""
-    budgets = ("keep_ratio", "flops_ratio", "max_accuracy_drop")
-    choosing = (*budgets, "alpha", "beta", "focus", "preset", "align", "criterion", "compensate", "allocate")
+    from anatomy_export.exporter.request import BUDGETS, PAPERS_OWN
+
+    choosing = (*BUDGETS, "batch", "seq_len", *PAPERS_OWN, "align", "criterion", "compensate", "allocate")
     if options["mode"] == "dense":
         refuse_together("--dense", "prunes nothing", ("plan", *choosing))
     if options["plan"]:
         refuse_together("--plan", "already says which neurons stay", choosing)
-    for budget in budgets:
+    if options["target_speedup"] is None:
+        for name in ("batch", "seq_len"):
+            refuse_alone(name, "--target-speedup")
+    for budget in BUDGETS:
         if options[budget] is not None:
             spelled = f"--{budget.replace('_', '-')}"
             refuse_together(spelled, "ranks neurons without a threshold", ("alpha", "beta"))
-            refuse_together(spelled, "is a budget", tuple(other for other in budgets if other != budget))
-
-
-def _taken(kind, options: dict):
-    return kind(**{name: options[name] for name in kind.__dataclass_fields__})
+            refuse_together(spelled, "is a budget", tuple(other for other in BUDGETS if other != budget))
 
 
 def _result_table(result) -> Table:

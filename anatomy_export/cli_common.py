@@ -139,8 +139,14 @@ def refuse_together(option: str, why: str, others: tuple[str, ...]) -> None:
             raise click.UsageError(f"{option} {why}, so --{name.replace('_', '-')} cannot stand beside it.")
 
 
-def alignment(context, parameter, value: str) -> str:
-    if value != "auto" and not (value.isdigit() and int(value) > 0):
+def refuse_alone(name: str, option: str) -> None:
+    """Raise UsageError where the parameter `name` stands on the command line: it means something beside `option`."""
+    if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--{name.replace('_', '-')} means something beside {option} only.")
+
+
+def alignment(context, parameter, value: str | None) -> str | None:
+    if value is not None and value != "auto" and not (value.isdigit() and int(value) > 0):
         raise click.BadParameter(f"'{value}' is neither a whole number above 0 nor 'auto'")
     return value
 

@@ -149,7 +149,7 @@ def data_file(tmp_path: Path) -> Path:
 
 def run(*arguments, command=main):
     """A command in this process."""
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": "400"}).invoke(command, [str(argument) for argument in arguments])
 
 
 def refused(result, output: Path, code: int, *parts: str):

@@ -9,6 +9,7 @@ from conftest import WORDS
 
 from anatomy_export.cli import CRITERION_NAMES, main
 from anatomy_export.exporter.criteria import CRITERIA
+from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.plan import read_plan
 
 
@@ -31,7 +32,7 @@ def test_the_command_line_knows_every_criterion():
 
 
 def test_repaired_bundle_replays_its_repair_or_is_refused(bert_directory, data_file, tmp_path):
-    common = ["--model", bert_directory, "--data", data_file]
+    common = ["--model", bert_directory, "--data", data_file, "--align", 1]
     chosen = ["--criterion", "obs-gradient", "--allocate", "sensitivity", "--compensate", "least-squares"]
     export(*common, *chosen, "--keep-ratio", 0.5, "--output", tmp_path / "a")
     plan = read_plan(tmp_path / "a" / "plan.json")
@@ -40,13 +41,66 @@ def test_repaired_bundle_replays_its_repair_or_is_refused(bert_directory, data_f
     manifest = json.loads((tmp_path / "a" / "bundle.json").read_text())
     assert manifest["files"]["repair.safetensors"] == plan.repair["sha256"]
     for mode in ("--slice", "--mask"):
-        export(*common, mode, "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / mode)
+        export(*common[:4], mode, "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / mode)
         replayed = json.loads((tmp_path / mode / "bundle.json").read_text())
         for one, other in zip(manifest["references"], replayed["references"], strict=True):
             assert one["logits"] == pytest.approx(other["logits"], abs=1e-4)
     (tmp_path / "a" / "repair.safetensors").unlink()
-    done = export(*common, "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", code=1)
+    done = export(*common[:4], "--plan", tmp_path / "a" / "plan.json", "--output", tmp_path / "b", code=1)
     assert "the plan is void without it" in done.stderr and not (tmp_path / "b").exists()
+
+
+def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
+    data = ["--model", bert_directory, "--data", data_file]
+    export(*data, "--max-accuracy-drop", 60, "--align", 1, "--output", tmp_path / "searched")
+    plan = read_plan(tmp_path / "searched" / "plan.json")
+    assert (plan.criterion, plan.parameters["compensate"]) == ("obs-gradient", "auto")
+    assert (plan.parameters["allocate"], plan.parameters["max_accuracy_drop"]) == ("sensitivity", 60)
+    done = export("--model", bert_directory, "--align", 1, "--output", tmp_path / "plain")
+    plan = read_plan(tmp_path / "plain" / "plan.json")
+    assert (plan.criterion, plan.kept_widths, plan.repair) == ("anatomy", [12, 12, 12], None)
+    assert "half of the neurons stay (--keep-ratio 0.5), ranked by anatomy alone" in " ".join(done.stderr.split())
+    export("--model", bert_directory, "--preset", "bert-1", "--output", tmp_path / "paper")
+    assert read_plan(tmp_path / "paper" / "plan.json").parameters["threshold_rule"] == "bert"
+
+
+def test_an_accuracy_that_cannot_be_kept(bert_directory, data_file, tmp_path, monkeypatch):
+    accuracies = iter([0.9, 0.8, 0.85, 0.7, 0.6])
+    monkeypatch.setattr("anatomy_export.exporter.choose.torch_accuracy", lambda *_: next(accuracies))
+    data = ["--model", bert_directory, "--data", data_file, "--align", 1]
+    done = export(*data, "--max-accuracy-drop", 1, "--output", tmp_path / "o", code=1)
+    assert "cannot be kept" in done.stderr and "the best loses 5.00 points on 9 validation texts" in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def table(batch: int = 1, seq_len: int = 64) -> LatencyTable:
+    return LatencyTable((0.1, 0.5, 1.0), (0.4, 0.6, 1.0), 0.1, batch, seq_len, "a machine")
+
+
+def test_a_speedup_is_looked_up_in_the_table_of_this_device(bert_directory, data_file, tmp_path, monkeypatch):
+    asked = []
+
+    def measured(checkpoint, *, batch, seq_len, progress):
+        asked.append((batch, seq_len))
+        return table(batch, seq_len)
+
+    monkeypatch.setattr("anatomy_export.bench.latency.latency_table", measured)
+    common = ["--model", bert_directory, "--data", data_file, "--align", 1, "--allocate", "uniform"]
+    export(*common, "--target-speedup", 1.5, "--batch", 4, "--seq-len", 32, "--output", tmp_path / "o")
+    plan = read_plan(tmp_path / "o" / "plan.json")
+    assert asked == [(4, 32)]
+    assert plan.kept_widths == [14, 14, 14], "time 1 / 1.5 is between 0.6 and 1: a share of 0.583"
+    assert plan.parameters["predicted_speedup"] == pytest.approx(1.5, abs=0.01)
+    done = export(*common, "--target-speedup", 3, "--output", tmp_path / "x", code=1)
+    assert "this model is 2.50 times as fast at batch 1" in " ".join(done.stderr.split())
+    assert not (tmp_path / "x").exists()
+
+
+def test_prediction_weighs_layers_by_their_width():
+    assert table().relative_time([24, 24], [24, 24]) == 1
+    assert table().relative_time([12, 24], [24, 24]) == pytest.approx(0.8)
+    assert table().relative_time([5, 30], [10, 30]) == pytest.approx((0.6 + 3) / 4)
+    assert table().speedup([1, 1], [100, 100]) == pytest.approx(2.5), "below the table its first entry holds"
 
 
 def test_the_papers_thresholds_can_be_repaired_too(bert_directory, data_file, tmp_path):
@@ -59,7 +113,7 @@ def test_the_papers_thresholds_can_be_repaired_too(bert_directory, data_file, tm
 
 
 def test_budgets(bert_directory, data_file, tmp_path):
-    common = ["--model", bert_directory, "--data", data_file, "--criterion", "activation", "--json"]
+    common = ["--model", bert_directory, "--data", data_file, "--criterion", "activation", "--json", "--align", 1]
     flops = json.loads(export(*common, "--flops-ratio", 0.9, "--output", tmp_path / "f").stdout)["flops"]
     assert flops["pruned"] / flops["dense"] == pytest.approx(0.9, abs=0.02)
     export(*common, "--max-accuracy-drop", 100, "--output", tmp_path / "d")
@@ -74,7 +128,11 @@ def test_budgets(bert_directory, data_file, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--criterion", "obs", "--keep-ratio", "0.5"], 1, "needs calibration text"),
-        (["--criterion", "obs"], 1, "has no thresholds"),
+        (["--criterion", "obs", "--preset", "bert-1"], 1, "has no thresholds"),
+        (["--max-accuracy-drop", "1"], 1, "needs accuracy on validation text, but there is no --data"),
+        (["--keep-ratio", "0.5", "--batch", "8"], 2, "--batch means something beside --target-speedup only"),
+        (["--target-speedup", "1"], 2, "--target-speedup"),
+        (["--target-speedup", "2", "--flops-ratio", "0.5"], 2, "is a budget"),
         (["--keep-ratio", "0.5", "--flops-ratio", "0.5"], 2, "--keep-ratio is a budget"),
         (["--plan", "p.json", "--compensate", "auto"], 2, "already says which neurons stay"),
         (["--max-accuracy-drop", "-1"], 2, "--max-accuracy-drop"),

@@ -19,7 +19,8 @@ from anatomy_export.files import sha256_file
 def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_file, tmp_path):
     output = tmp_path / "out" / "bundle"
     result = run(
-        "export", "--model", bert_directory, "--data", data_file, "--keep-ratio", "0.5", "--strong-threshold", "2",
+        "export", "--model", bert_directory, "--data", data_file, "--keep-ratio", "0.5", "--preset", "bert-1",
+        "--strong-threshold", "2",
         "--output", output, "--with-checkpoint", "--json",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
@@ -67,7 +68,7 @@ def test_keeping_everything_is_said(bert_directory, tmp_path):
 
 
 def test_plan_show(bert_directory, tmp_path):
-    assert run("export", "--model", bert_directory, "--output", tmp_path / "p").exit_code == 0
+    assert run("export", "--model", bert_directory, "--preset", "bert-1", "--output", tmp_path / "p").exit_code == 0
     shown = run("plan", "show", tmp_path / "p" / "plan.json")
     assert shown.exit_code == 0
     assert "criterion anatomy" in shown.stdout
@@ -144,13 +145,14 @@ def test_provenance_says_what_was_evaluated(bert_directory, data_file, tmp_path)
     output = tmp_path / "o"
     result = run(
         "export", "--model", bert_directory, "--data", data_file, "--eval-examples", "5", "--probes", probes,
-        "--calibration-examples", "30", "--align", "auto", "--output", output, "--max-length", "8",
+        "--calibration-examples", "30", "--preset", "bert-1", "--align", "auto", "--max-length", "8",
+        "--output", output,
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     found = json.loads((output / "bundle.json").read_text())["provenance"]
     assert found["data"] == {"name": str(data_file), "sha256": load_dataset(str(data_file)).fingerprint}
     assert found["test_texts_evaluated"] == 5
-    assert found["probes_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
+    assert found["calibration_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
     assert found["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
     assert found["data"]["sha256"] in (output / "README.md").read_text()
     assert found["plan"]["align"] in (16, 64)

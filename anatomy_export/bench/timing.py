@@ -12,6 +12,7 @@ import numpy as np
 from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
 from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left, require_provider
+from anatomy_export.bench.inputs import SEED, random_inputs
 from anatomy_export.bench.results import FORMAT_VERSION, BenchResult, inputs_sha256
 from anatomy_export.bench.stats import Ratio, closure_of, paired_ratio, summarize
 from anatomy_export.bench.variants import Variant, given_variants, made_variants
@@ -19,7 +20,6 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.progress import Progress
 
-SEED = 0
 ROOFLINES = ("torch", "ort", "openvino")
 UNKNOWN_VOCABULARY = 4000
 CLOSURE_VOID_WIDTH = 0.2
@@ -200,19 +200,11 @@ def _key(batch: int, length: int) -> str:
 
 
 def _random_inputs(variants: list[Variant], shapes: list[tuple[int, int]]) -> dict[str, Inputs]:
-    """Unpadded token ids for each shape, from the second quarter of the smallest vocabulary: no padding id is there."""
+    """Random tokens of the smallest vocabulary for each shape."""
     vocabulary = min(_config(variant).get("vocab_size", UNKNOWN_VOCABULARY) for variant in variants)
     check_length(variants, max(length for _, length in shapes))
     generator = np.random.default_rng(SEED)
-    inputs = {}
-    for batch, length in shapes:
-        ids = generator.integers(vocabulary // 4, vocabulary // 2, size=(batch, length), dtype=np.int64)
-        inputs[_key(batch, length)] = {
-            "input_ids": ids,
-            "attention_mask": np.ones_like(ids),
-            "token_type_ids": np.zeros_like(ids),
-        }
-    return inputs
+    return {_key(batch, length): random_inputs(vocabulary, batch, length, generator) for batch, length in shapes}
 
 
 def _config(variant: Variant) -> dict:

@@ -14,6 +14,7 @@ from anatomy_export.files import sha256_file
 from anatomy_export.progress import Progress
 
 MODES = ("dense", "mask", "slice")
+PLAIN = {"criterion": "anatomy", "compensate": "none", "allocate": "uniform"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class _Maker:
     def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str) -> str:
         """The path of a cached bundle, made if it is not there."""
         from anatomy_export.exporter.pipeline import run_export
-        from anatomy_export.exporter.request import ExportRequest, ScoreOptions
+        from anatomy_export.exporter.request import ExportRequest
 
         what = {
             "format_version": FORMAT_VERSION,
@@ -164,7 +165,7 @@ class _Maker:
                 fuse=fuse,
                 with_checkpoint=True,
                 compare_dense=False,
-                score=ScoreOptions(keep_ratio=ratio, align=self.align),
+                score={**PLAIN, "keep_ratio": ratio, "align": self.align} if mode != "dense" and not plan else {},
             )
             run_export(request, self.progress)
         return str(directory)

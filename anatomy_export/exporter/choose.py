@@ -1,6 +1,7 @@
 """Which neurons stay and how the rest is repaired, by any criterion, allocation and budget, from calibration text."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 from anatomy_export.data import Dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.budget import ratio_for_flops, ratio_for_speedup
 from anatomy_export.exporter.calibrate import Batch, calibration_batches
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context, find_criterion
@@ -21,12 +23,12 @@ from anatomy_export.exporter.refit import Refit, refit
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ScoreOptions
 from anatomy_export.models import model_blocks
-from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.checkpoint import Checkpoint, sequence_length
 from anatomy_export.models.finetune import torch_accuracy
 from anatomy_export.progress import Progress
 
 LEAST_KEEP_RATIO = 0.02
-SEARCH_STEPS = 24
+SEARCH_STEPS = 17
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def calibration_of(
     """
     if data is None:
         raise AnatomyError(
-            f"--criterion {options.criterion} with --compensate {options.compensate} needs calibration text; "
-            "next step: pass --data, or use --criterion anatomy --compensate none"
+            f"--criterion {options.criterion} with --compensate {options.compensate} and this budget needs calibration "
+            "text; next step: pass --data, or use --criterion anatomy --compensate none --keep-ratio 0.5"
         )
     train = data.train.head(examples)
     batches = calibration_batches(checkpoint, train.texts, train.labels, max_length=max_length, seed=options.seed)
@@ -115,27 +117,44 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
         measurement = measure(model, calibration.batches, [options.criterion], context, tick=tick)
     if options.max_accuracy_drop is not None:
         return _smallest_within(calibration, measurement, context, fingerprint)
-    ratio = options.keep_ratio if options.flops_ratio is None else _ratio_for_flops(calibration)
-    assert ratio is not None
+    ratio, budget = _ratio(calibration, measurement)
     keep = _keep(calibration, measurement, ratio)
     done = _refit(calibration, measurement, keep)
-    return _chosen(calibration, context, keep, done, fingerprint, {"keep_ratio": ratio})
+    return _chosen(calibration, context, keep, done, fingerprint, budget)
 
 
-def _ratio_for_flops(calibration: Calibration) -> float:
-    """Share of the FFN neurons at which the model runs `flops_ratio` of the dense FLOPs on `max_length` tokens."""
-    wanted, length = calibration.options.flops_ratio, calibration.max_length
-    assert wanted is not None
-    flops = count_flops(calibration.checkpoint.model)
-    total, ffn = flops.total(1, length), flops.ffn_token * length
-    ratio = 1 - (1 - wanted) * total / ffn
-    if ratio <= 0:
-        least = 1 - ffn / total
-        raise AnatomyError(
-            f"--flops-ratio {wanted:g} cannot be reached: the FFN is {ffn / total:.0%} of this model's FLOPs at "
-            f"{length} tokens, so at least {least:.3f} stays; next step: ask for more than that"
-        )
-    return ratio
+def _ratio(calibration: Calibration, measurement: Measurement) -> tuple[float, dict]:
+    """Share of the neurons that the budget leaves, and what the plan records of it."""
+    options, model = calibration.options, calibration.checkpoint.model
+    if options.target_speedup is not None:
+        return _ratio_for_speedup(calibration, measurement, options.target_speedup)
+    if options.flops_ratio is not None:
+        ratio = ratio_for_flops(count_flops(model), options.flops_ratio, calibration.max_length)
+        return ratio, {"flops_ratio": options.flops_ratio, "keep_ratio": ratio}
+    assert options.keep_ratio is not None
+    return options.keep_ratio, {"keep_ratio": options.keep_ratio}
+
+
+def _ratio_for_speedup(calibration: Calibration, measurement: Measurement, wanted: float) -> tuple[float, dict]:
+    from anatomy_export.bench.latency import latency_table
+
+    options, checkpoint = calibration.options, calibration.checkpoint
+    length = sequence_length(checkpoint, options.seq_len)
+    table = latency_table(checkpoint, batch=options.batch, seq_len=length, progress=calibration.progress)
+
+    def widths_at(ratio: float) -> list[int]:
+        return [len(kept) for kept in _keep(calibration, measurement, ratio)]
+
+    widths = _widths(checkpoint)
+    ratio = ratio_for_speedup(table, wanted, widths, widths_at)
+    return ratio, {
+        "target_speedup": wanted,
+        "predicted_speedup": round(table.speedup(widths_at(ratio), widths), 4),
+        "batch": table.batch,
+        "seq_len": table.seq_len,
+        "device": table.device,
+        "keep_ratio": ratio,
+    }
 
 
 def _keep(calibration: Calibration, measurement: Measurement, ratio: float) -> list[np.ndarray]:
@@ -216,32 +235,38 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     Bisection over shares of the neurons from 1 down to `LEAST_KEEP_RATIO`, each tried with its repair.
 
     Raises:
-        AnatomyError: there is no validation text.
+        AnatomyError: no share that was tried keeps within it; says the best.
     """
-    model, examples = calibration.checkpoint, calibration.data.validation
+    checkpoint, examples = calibration.checkpoint, calibration.data.validation
     allowed = calibration.options.max_accuracy_drop
     assert allowed is not None
-    if not len(examples):
-        raise AnatomyError("--max-accuracy-drop needs validation text; next step: pass --data with a validation split")
     ratios = np.geomspace(1.0, LEAST_KEEP_RATIO, SEARCH_STEPS)
     budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
-    best, low, high = None, 0, SEARCH_STEPS
-    with calibration.progress.bar("search on validation", SEARCH_STEPS.bit_length()) as tick:
-        dense = torch_accuracy(model, examples, calibration.max_length)
+    best, least_drop, low, high = None, math.inf, 0, SEARCH_STEPS
+    with calibration.progress.bar("search on validation", (SEARCH_STEPS - 1).bit_length()) as tick:
+        dense = torch_accuracy(checkpoint, examples, calibration.max_length)
         while high - low > 1:
             middle = (low + high) // 2
-            keep = _keep(calibration, measurement, float(ratios[middle]))
+            ratio = float(ratios[middle])
+            try:
+                keep = _keep(calibration, measurement, ratio)
+            except AnatomyError:  # no room for every layer, or for the protected neurons
+                high = middle
+                continue
             done = _refit(calibration, measurement, keep, tick)
-            found = {**budget, "keep_ratio": float(ratios[middle])}
-            chosen = _chosen(calibration, context, keep, done, fingerprint, found)
-            sliced = Checkpoint(slice_neurons(model.model, chosen.plan, chosen.repair), model.tokenizer)
-            drop = 100 * (dense - torch_accuracy(sliced, examples, calibration.max_length))
+            sliced = _chosen(calibration, context, keep, done, fingerprint, {**budget, "keep_ratio": ratio})
+            model = Checkpoint(slice_neurons(checkpoint.model, sliced.plan, sliced.repair), checkpoint.tokenizer)
+            drop = 100 * (dense - torch_accuracy(model, examples, calibration.max_length))
             tick()
             if drop <= allowed:
-                best, low = chosen, middle
+                best, low = sliced, middle
             else:
                 high = middle
+            least_drop = min(drop, least_drop)
     if best is None:
-        keep = [np.arange(width) for width in _widths(model)]
-        best = _chosen(calibration, context, keep, None, fingerprint, {**budget, "keep_ratio": 1.0})
+        raise AnatomyError(
+            f"--max-accuracy-drop {allowed:g} cannot be kept: of the models tried, the largest keeps "
+            f"{ratios[1]:.0%} of the neurons, and the best loses {least_drop:.2f} points on {len(examples)} validation "
+            "texts; next step: allow more, or pass more calibration text"
+        )
     return best

@@ -15,10 +15,10 @@ from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.flops import count_flops, ffn_flops_token
 from anatomy_export.exporter.onnx_export import export_onnx, operator_counts
 from anatomy_export.exporter.plan import read_plan
-from anatomy_export.exporter.planning import Planning, choose_neurons
+from anatomy_export.exporter.planning import Planning, choose_neurons, resolve_options
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import read_repair
-from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult
+from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import TOLERANCE, VerifyReport, verification_batches
 from anatomy_export.files import staged_directory
@@ -46,7 +46,7 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
         AnatomyError: bad input, or work that failed. VerifyError: the export does not compute what was planned.
     """
     given = _given_plan(request.plan) if request.plan else None
-    probes = load_probes(request.score.probes)
+    probes = load_probes(request.score.get("probes"))
     name = Path(request.model).resolve().name if Path(request.model).is_dir() else request.model.replace("/", "--")
     target = request.output or Path("exports") / f"{name}-{request.mode}"
     with staged_directory(target, request.force, marks=(MANIFEST,)) as staging:
@@ -56,7 +56,10 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
             max_length = sequence_length(checkpoint, request.data.max_length)
             data = _load_data(source, checkpoint, request.data)
         fingerprint = model_fingerprint(checkpoint.model)
-        planning = Planning(checkpoint, data, probes, request.score, max_length, fingerprint, progress)
+        options = ScoreOptions()
+        if given is None and request.mode != "dense":
+            options = resolve_options(request.score, data, random_weights=source.random_weights, progress=progress)
+        planning = Planning(checkpoint, data, probes, options, max_length, fingerprint, progress)
         chosen = given or choose_neurons(planning, request.mode, request.data.calibration_examples)
         plan = chosen.plan
         plan.check_model(fingerprint, [block.width for block in model_blocks(checkpoint.model)])
@@ -169,7 +172,7 @@ def _provenance(job: Job, metadata: dict[str, str]) -> dict:
         **metadata,
         "model": {**job.source.provenance, **identity},
         "plan": job.plan.parameters,
-        "probes_sha256": job.plan.calibration_fingerprint,
+        "calibration_sha256": job.plan.calibration_fingerprint,
         "data": data and {"name": data.name, "sha256": data.fingerprint},
         "test_texts_evaluated": 0 if examples is None else len(examples),
     }

@@ -8,8 +8,8 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
 from anatomy_export.exporter.criteria import Context
-from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan
-from anatomy_export.exporter.request import ScoreOptions
+from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan, width_multiple
+from anatomy_export.exporter.request import BUDGETS, PAPERS_OWN, ScoreOptions, score_options
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
 from anatomy_export.models import family_of, model_blocks
@@ -34,6 +34,32 @@ class Planning:
     @property
     def rule(self) -> str:
         return family_of(self.checkpoint.model.config).rule
+
+
+def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, progress: Progress) -> ScoreOptions:
+    """The options that were given and the defaults that this model and data allow; says where they allow less.
+
+    Raises:
+        AnatomyError: a budget of accuracy, but accuracy cannot be measured.
+    """
+    reason = None
+    if random_weights:
+        reason = "this model's weights are random"
+    elif data is None:
+        reason = "there is no --data"
+    elif not len(data.validation):
+        reason = "--data leaves no row for validation"
+    if reason and given.get("max_accuracy_drop") is not None:
+        raise AnatomyError(
+            f"--max-accuracy-drop needs accuracy on validation text, but {reason}; next step: use --keep-ratio"
+        )
+    options = score_options(given, calibrated=data is not None, measured=reason is None, align=width_multiple("auto"))
+    if reason and not any(name in given for name in (*BUDGETS, *PAPERS_OWN)):
+        how = "" if data is not None else ", ranked by anatomy alone and not repaired"
+        progress.note(
+            f"note: accuracy cannot be measured ({reason}), so half of the neurons stay (--keep-ratio 0.5){how}"
+        )
+    return options
 
 
 def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chosen:

@@ -1,16 +1,20 @@
 """What `anatomy export` is asked for, and what it tells at the end."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anatomy_export.progress import Stage
+
+BUDGETS = ("keep_ratio", "flops_ratio", "target_speedup", "max_accuracy_drop")
+PAPERS_OWN = ("preset", "alpha", "beta", "focus")
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
     """How neurons are chosen and what is left repaired; None takes the preset's value.
 
-    The budget is `keep_ratio` or `flops_ratio` (shares), `max_accuracy_drop` (points), or without any of them the
+    The budget is `keep_ratio` or `flops_ratio` (shares), `target_speedup` (of the whole model on `batch` inputs of
+    `seq_len` tokens, None for 128 or what the model takes), `max_accuracy_drop` (points), or without any of them the
     paper's thresholds. `seed` parts calibration text and draws the random criterion.
     """
 
@@ -25,6 +29,9 @@ class ScoreOptions:
     allocate: str = "uniform"
     keep_ratio: float | None = None
     flops_ratio: float | None = None
+    target_speedup: float | None = None
+    batch: int = 1
+    seq_len: int | None = None
     max_accuracy_drop: float | None = None
     seed: int = 0
     align: int = 1
@@ -33,18 +40,41 @@ class ScoreOptions:
     @property
     def by_thresholds(self) -> bool:
         """Do the paper's thresholds decide how many neurons stay?"""
-        return self.keep_ratio is None and self.flops_ratio is None and self.max_accuracy_drop is None
+        return all(getattr(self, name) is None for name in BUDGETS)
 
     @property
     def by_anatomy_alone(self) -> bool:
         """Is the paper's own way enough, which needs probes but no calibration text?"""
         plain = (self.criterion, self.allocate) == ("anatomy", "uniform")
-        return plain and self.flops_ratio is None and self.max_accuracy_drop is None
+        return plain and all(getattr(self, name) is None for name in BUDGETS if name != "keep_ratio")
 
     @property
     def calibrated(self) -> bool:
         """Is calibration text needed?"""
         return not self.by_anatomy_alone or self.compensate != "none"
+
+
+PAPER = ScoreOptions()
+UNCALIBRATED = ScoreOptions(keep_ratio=0.5)
+UNMEASURED = ScoreOptions(criterion="obs-gradient", compensate="auto", allocate="sensitivity", keep_ratio=0.5)
+DEFAULT = replace(UNMEASURED, keep_ratio=None, max_accuracy_drop=0.5)
+
+
+def score_options(given: dict, *, calibrated: bool, measured: bool, align: int) -> ScoreOptions:
+    """What was given, and for the rest the defaults (docs/adr/0003).
+
+    Args:
+        given: fields of `ScoreOptions` by name. One of the paper's own (preset, alpha, beta, focus) asks for its rule.
+        calibrated: there is calibration text.
+        measured: accuracy on validation can be measured.
+        align: width multiple of this device, for all but the paper's rule.
+    """
+    if any(name in given for name in PAPERS_OWN):
+        return replace(PAPER, **given)
+    base = replace(UNCALIBRATED if not calibrated else DEFAULT if measured else UNMEASURED, align=align)
+    if any(name in given for name in BUDGETS):
+        base = replace(base, keep_ratio=None, max_accuracy_drop=None)
+    return replace(base, **given)
 
 
 @dataclass(frozen=True)
@@ -65,8 +95,11 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """Everything that `anatomy export` was asked for. Without `compare_dense` no dense graph is made to compare with:
-    accuracy and the dense file size are then None."""
+    """Everything that `anatomy export` was asked for.
+
+    `score` holds those `ScoreOptions` that were given, by name; `score_options` fills in the rest. Without
+    `compare_dense` no dense graph is made to compare with: accuracy and the dense file size are then None.
+    """
 
     model: str
     mode: str = "slice"
@@ -78,7 +111,7 @@ class ExportRequest:
     with_checkpoint: bool = False
     allow_random_head: bool = False
     compare_dense: bool = True
-    score: ScoreOptions = field(default_factory=ScoreOptions)
+    score: dict = field(default_factory=dict)
     data: DataOptions = field(default_factory=DataOptions)
 
 
