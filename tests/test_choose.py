@@ -38,6 +38,8 @@ def test_repaired_bundle_replays_its_repair_or_is_refused(bert_directory, data_f
     plan = read_plan(tmp_path / "a" / "plan.json")
     assert (plan.criterion, sum(plan.kept_widths)) == ("obs-gradient", 36)
     assert [layer["mode"] for layer in plan.parameters["repair"]] == ["least-squares"] * 3
+    shown = CliRunner(env={"COLUMNS": "120"}).invoke(main, ["plan", "show", str(tmp_path / "a" / "plan.json")]).stdout
+    assert "error left, %" in shown and shown.count("least-squares") == 4 and "threshold" not in shown
     manifest = json.loads((tmp_path / "a" / "bundle.json").read_text())
     assert manifest["files"]["repair.safetensors"] == plan.repair["sha256"]
     for mode in ("--slice", "--mask"):
@@ -56,6 +58,8 @@ def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
     plan = read_plan(tmp_path / "searched" / "plan.json")
     assert (plan.criterion, plan.parameters["compensate"]) == ("obs-gradient", "auto")
     assert (plan.parameters["allocate"], plan.parameters["max_accuracy_drop"]) == ("sensitivity", 60)
+    done = export(*data, "--keep-ratio", 0.9, "--calibration-examples", 12, "--output", tmp_path / "few")
+    assert "fewer calibration tokens than neurons in layer 2" in " ".join(done.stderr.split())
     done = export("--model", bert_directory, "--align", 1, "--output", tmp_path / "plain")
     plan = read_plan(tmp_path / "plain" / "plan.json")
     assert (plan.criterion, plan.kept_widths, plan.repair) == ("anatomy", [12, 12, 12], None)

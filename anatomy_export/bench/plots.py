@@ -1,10 +1,11 @@
-"""Latency against neurons removed, with the line of no gap: one SVG file a set of results."""
+"""Latency against neurons removed, with the line of no gap, and accuracy against speed: SVG files."""
 
 import io
 from collections.abc import Callable
 
 from anatomy_export.errors import MissingExtraError
 
+MARKS = "osD^v<>Ph*"
 MARKERS = {"mask": "s", "slice": "o"}
 LINES = ("-", "--", ":", "-.")
 
@@ -41,13 +42,9 @@ def paper_plot(body: dict) -> bytes | None:
 def _draw(panels: dict[str, list[dict]], unit: str, measure: Callable[[dict], float]) -> bytes | None:
     if not panels:
         return None
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report") from error
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.5 * columns, 4.2 * rows), layout="constrained")
+    figure = _figure(figsize=(5.5 * columns, 4.2 * rows))
     for panel, (title, results) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, panel)
         _draw_panel(axes, results, measure)
@@ -57,6 +54,45 @@ def _draw(panels: dict[str, list[dict]], unit: str, measure: Callable[[dict], fl
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
+    return _svg(figure)
+
+
+def pareto_plot(body: dict) -> bytes:
+    """Accuracy on validation against speed, one mark a way to prune; the ways that no other beats are joined.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = _figure(figsize=(7.5, 5))
+    axes = figure.add_subplot()
+    ways = {name: one for name, one in body["results"].items() if "speedup" in one and "criterion" in one}
+    for index, criterion in enumerate(dict.fromkeys(one["criterion"] for one in ways.values())):
+        same = [one for one in ways.values() if one["criterion"] == criterion]
+        for repaired, fill in ((True, f"C{index}"), (False, "none")):
+            own = [one for one in same if (one["compensate"] != "none") == repaired]
+            points = [[one["speedup"] for one in own], [100 * one["accuracy"] for one in own]]
+            label = criterion + (", repaired" if repaired else "")
+            marker = MARKS[index % len(MARKS)]
+            axes.plot(*points, marker, color=f"C{index}", markerfacecolor=fill, label=label, alpha=0.8)
+    best = [body["results"][name] for name in body.get("non_dominated", ())]
+    axes.plot([one["speedup"] for one in best], [100 * one["accuracy"] for one in best], color="black", zorder=0)
+    shape = f"batch {body['latency']['batch']}, {body['latency']['seq_len']} tokens"
+    axes.set_xlabel(f"times the dense model's speed, {shape}")
+    axes.set_ylabel("accuracy on validation, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="x-small", ncols=2)
+    return _svg(figure)
+
+
+def _figure(**options):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "report") from error
+    return Figure(layout="constrained", **options)
+
+
+def _svg(figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

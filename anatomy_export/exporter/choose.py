@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from anatomy_export.models.finetune import torch_accuracy
 from anatomy_export.progress import Progress
 
 LEAST_KEEP_RATIO = 0.02
-SEARCH_STEPS = 17
+SEARCH_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
             mode=calibration.options.compensate,
             after_layer=lambda layer: tick(),
         )
+    _say_few_tokens(calibration.progress, done, keep)
     parameters = {**plan.parameters, **_how(calibration, done)}
     return Chosen(
         PrunePlan(
@@ -120,6 +121,7 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
     ratio, budget = _ratio(calibration, measurement)
     keep = _keep(calibration, measurement, ratio)
     done = _refit(calibration, measurement, keep)
+    _say_few_tokens(calibration.progress, done, keep)
     return _chosen(calibration, context, keep, done, fingerprint, budget)
 
 
@@ -179,6 +181,18 @@ def _refit(
     with calibration.progress.bar("repair", len(keep)) as count:
         return refit(
             model, calibration.batches, measurement.gradients, keep, mode=mode, after_layer=lambda layer: count()
+        )
+
+
+def _say_few_tokens(progress: Progress, done: Refit | None, keep: Sequence[np.ndarray]) -> None:
+    """Note the layers that were fitted on fewer tokens than neurons: there the ridge decides."""
+    if done is None:
+        return
+    few = [str(one.layer) for one, kept in zip(done.outcomes, keep, strict=True) if one.tokens < len(kept)]
+    if few:
+        progress.note(
+            f"note: fewer calibration tokens than neurons in layer {', '.join(few)}: the ridge holds the repair up; "
+            "more text may help"
         )
 
 
@@ -259,7 +273,7 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
             drop = 100 * (dense - torch_accuracy(model, examples, calibration.max_length))
             tick()
             if drop <= allowed:
-                best, low = sliced, middle
+                best, low = (sliced, done, keep), middle
             else:
                 high = middle
             least_drop = min(drop, least_drop)
@@ -269,4 +283,6 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
             f"{ratios[1]:.0%} of the neurons, and the best loses {least_drop:.2f} points on {len(examples)} validation "
             "texts; next step: allow more, or pass more calibration text"
         )
-    return best
+    chosen, done, keep = best
+    _say_few_tokens(calibration.progress, done, keep)
+    return chosen

@@ -54,7 +54,7 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
         with progress.stage("load model and data"):
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
             max_length = sequence_length(checkpoint, request.data.max_length)
-            data = _load_data(source, checkpoint, request.data)
+            data = load_source_data(source, checkpoint, request.data)
         fingerprint = model_fingerprint(checkpoint.model)
         options = ScoreOptions()
         if given is None and request.mode != "dense":
@@ -113,7 +113,12 @@ def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path) ->
     )
 
 
-def _load_data(source: ModelSource, checkpoint: Checkpoint, options: DataOptions) -> Dataset | None:
+def load_source_data(source: ModelSource, checkpoint: Checkpoint, options: DataOptions) -> Dataset | None:
+    """The data that was asked for, else the model's own; None where there is neither.
+
+    Raises:
+        AnatomyError: it cannot be read, or a label is no class of the model.
+    """
     name = options.data or source.default_data
     if name is None:
         return None

