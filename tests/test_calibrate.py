@@ -10,9 +10,9 @@ from conftest import tiny_checkpoint
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.calibrate import (
     calibration_batches,
+    ffn_activation,
     first_calls,
     run_layer,
-    trace_layer,
 )
 from anatomy_export.exporter.gradients import loss, margin, measure_gradients
 from anatomy_export.exporter.statistics import dense_statistics
@@ -48,16 +48,18 @@ def test_batches_hold_every_text_once(family_name):
 
 def test_layer_by_layer_is_the_model(family_name):
     model, batches = calibrated(family_name)
-    blocks = model_blocks(model)
+    blocks, seen = model_blocks(model), []
     for batch, call in zip(batches, first_calls(model, batches), strict=True):
         with torch.inference_mode():
             states = model(**batch.inputs, output_hidden_states=True).hidden_states
         real = batch.counts(False)
         for layer, block in enumerate(blocks):
-            plain = run_layer(model, layer, call)
-            call, trace = trace_layer(model, layer, call)
-            torch.testing.assert_close(plain.hidden, call.hidden)
-            torch.testing.assert_close(trace.activation @ block.down_weight + block.down_bias, trace.output)
+            seen.clear()
+            handle = block.down.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+            activation, call = ffn_activation(model, layer, call), run_layer(model, layer, call)
+            handle.remove()
+            torch.testing.assert_close(activation, seen[0][0])
+            torch.testing.assert_close(activation @ block.down_weight + block.down_bias, seen[0][1])
             if layer + 1 < len(blocks):
                 torch.testing.assert_close(call.hidden[real], states[layer + 1][real])
         last = model.transformer.ln_f(call.hidden) if family_name == "gpt2" else call.hidden

@@ -15,7 +15,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.models import family_of, model_blocks, model_layers
 from anatomy_export.models.checkpoint import Checkpoint
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 768
 HELD_OUT = 0.25
 
 
@@ -52,14 +52,6 @@ class LayerCall:
     hidden: torch.Tensor
     rest: tuple
     keywords: dict
-
-
-@dataclass(frozen=True)
-class FfnTrace:
-    """What one layer's FFN did: `activation: (B, T, n)`, `output: (B, T, d)`."""
-
-    activation: torch.Tensor
-    output: torch.Tensor
 
 
 def calibration_batches(
@@ -137,16 +129,27 @@ def first_calls(model, batches: Sequence[Batch]) -> list[LayerCall]:
     return caught
 
 
+class _ActivationReached(Exception):
+    pass
+
+
 @torch.no_grad()
-def trace_layer(model, layer: int, call: LayerCall) -> tuple[LayerCall, FfnTrace]:
-    """Run one layer on one batch: the call of the next layer, and what the FFN did on the way."""
-    seen: list[FfnTrace] = []
-    down = model_blocks(model)[layer].down
-    handle = down.register_forward_hook(lambda module, args, output: seen.append(FfnTrace(args[0], output)))
+def ffn_activation(model, layer: int, call: LayerCall) -> torch.Tensor:
+    """What the neurons of a layer send on one batch, (B, T, n); the layer is run only so far."""
+    caught: list[torch.Tensor] = []
+
+    def catch(module, args):
+        caught.append(args[0])
+        raise _ActivationReached
+
+    handle = model_blocks(model)[layer].down.register_forward_pre_hook(catch)
     try:
-        return run_layer(model, layer, call), seen[0]
+        run_layer(model, layer, call)
+    except _ActivationReached:
+        return caught[0]
     finally:
         handle.remove()
+    raise AnatomyError(f"layer {layer}: its forward pass does not reach the FFN's down-projection")
 
 
 @torch.no_grad()

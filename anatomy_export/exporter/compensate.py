@@ -82,8 +82,10 @@ def correction_error(
     """E of `rᵀ M r` with `r = e − weightᵀ a − bias`, from the moments of `[a | e]`."""
     kept = len(weight)
     covariance, mean = moments.covariance, moments.mean
-    across = weight.T @ covariance[:kept, kept:]
-    spread = covariance[kept:, kept:] - across - across.T + weight.T @ covariance[:kept, :kept] @ weight
-    offset = mean[kept:] - weight.T @ mean[:kept] - bias
+    spread, offset = covariance[kept:, kept:], mean[kept:] - bias
+    if weight.any():
+        across = weight.T @ covariance[:kept, kept:]
+        spread = spread - across - across.T + weight.T @ covariance[:kept, :kept] @ weight
+        offset = offset - weight.T @ mean[:kept]
     second = spread + torch.outer(offset, offset)
     return float(second.trace() if metric is None else (second * metric).sum())

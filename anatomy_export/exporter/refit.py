@@ -12,10 +12,9 @@ import torch
 
 from anatomy_export.exporter.calibrate import (
     Batch,
-    FfnTrace,
+    ffn_activation,
     first_calls,
     run_layer,
-    trace_layer,
 )
 from anatomy_export.exporter.compensate import AUTO, RIDGES, Correction, fit_correction
 from anatomy_export.exporter.gradients import Gradients
@@ -73,7 +72,7 @@ def refit(
         kept = torch.as_tensor(np.asarray(keep[layer]), device=block.down_weight.device)
         sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent)
         for batch, sensitivity, call in zip(batches, gradients.sensitivity, calls, strict=True):
-            sums.add(batch, sensitivity[layer], trace_layer(pruned, layer, call)[1])
+            sums.add(batch, sensitivity[layer], ffn_activation(pruned, layer, call))
         fit, held_out = sums.fit.moments(), sums.held_out.moments()
         correction = fit_correction(fit, held_out, len(kept), mode=mode, metric=gradients.metric[layer], ridges=ridges)
         repairs.append(_cut_(block, kept, correction))
@@ -90,17 +89,18 @@ class _LayerSums:
     """Moments of `[kept activations | error of the masked FFN]`, fitted and held-out sentences apart."""
 
     def __init__(self, block: FfnBlock, kept: torch.Tensor, last: bool, exponent: float):
-        self.block, self.kept, self.last, self.exponent = block, kept, last, exponent
+        self.kept, self.last, self.exponent = kept, last, exponent
         self.fit, self.held_out = GramAccumulator(), GramAccumulator()
-        self.rows = block.down_weight.detach()[kept]
+        gone = torch.ones(block.width, dtype=torch.bool, device=kept.device)
+        gone[kept] = False
+        self.gone, self.rows = gone.nonzero().squeeze(1), block.down_weight.detach()[gone]
 
     @torch.no_grad()
-    def add(self, batch: Batch, sensitivity: torch.Tensor, trace: FfnTrace) -> None:
+    def add(self, batch: Batch, sensitivity: torch.Tensor, activation: torch.Tensor) -> None:
         counts = batch.counts(self.last)
         weights = token_weights(batch, sensitivity, self.last, self.exponent)[counts]
-        activation = trace.activation[counts][:, self.kept]
-        error = trace.output[counts] - activation @ self.rows - self.block.down_bias
-        joined = torch.cat([activation, error], dim=1)
+        rows = activation[counts]
+        joined = torch.cat([rows[:, self.kept], rows[:, self.gone] @ self.rows], dim=1)
         held_out = batch.held_out[:, None].expand_as(counts)[counts]
         for sums, chosen in ((self.fit, ~held_out), (self.held_out, held_out)):
             sums.add(joined[chosen], weights[chosen])

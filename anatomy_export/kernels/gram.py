@@ -72,6 +72,7 @@ class GramAccumulator:
         if self.shift is None or self.weight <= 0:
             raise ValueError("no rows with a positive weight were added")
         mean = self.total / self.weight
-        upper = self.products.triu() / self.weight
-        covariance = upper + upper.triu(1).T - torch.outer(mean, mean)
+        covariance = self.products.triu()
+        covariance += covariance.triu(1).T
+        covariance = covariance.div_(self.weight).addr_(mean, mean, alpha=-1)
         return Moments(self.count, self.weight, mean + self.shift.double(), covariance)
