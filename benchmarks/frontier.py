@@ -18,10 +18,9 @@ from anatomy_export.exporter.criteria import CRITERIA
 from anatomy_export.exporter.frontier import (
     Refused,
     Way,
-    class_probabilities,
-    compare_predictions,
     prune_ways,
 )
+from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.files import write_atomic
 from anatomy_export.models.checkpoint import load_checkpoint

@@ -69,8 +69,8 @@ def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
 
 
 def test_an_accuracy_that_cannot_be_kept(bert_directory, data_file, tmp_path, monkeypatch):
-    accuracies = iter([0.9, 0.8, 0.85, 0.7, 0.6])
-    monkeypatch.setattr("anatomy_export.exporter.choose.torch_accuracy", lambda *_: next(accuracies))
+    drops = iter([10.0, 5.0, 20.0, 30.0])
+    monkeypatch.setattr("anatomy_export.exporter.choose._drop_points", lambda *_: next(drops))
     data = ["--model", bert_directory, "--data", data_file, "--align", 1]
     done = export(*data, "--max-accuracy-drop", 1, "--output", tmp_path / "o", code=1)
     assert "cannot be kept" in done.stderr and "the best loses 5.00 points on 9 validation texts" in done.stderr

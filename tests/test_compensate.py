@@ -158,3 +158,18 @@ def test_repair_brings_the_logits_closer(family_name):
         for mode in (NONE, AUTO)
     }
     assert found[AUTO] < 0.7 * found[NONE]
+
+
+def test_a_repair_that_leads_away_is_left_out(monkeypatch):
+    """Local optima that make the whole model worse on held-out text: none of them is taken."""
+    checkpoint, batches, gradients = calibrated("bert")
+    keep = [np.arange(6)] * 3
+    helped = refit(checkpoint.model, batches, gradients, keep)
+    assert {one.mode for one in helped.outcomes} != {NONE}
+    monkeypatch.setattr("anatomy_export.exporter.refit._logit_errors", lambda *_: [1.0, 2.0])
+    left_out = refit(checkpoint.model, batches, gradients, keep)
+    assert {one.mode for one in left_out.outcomes} == {NONE}
+    assert refit(checkpoint.model, batches, gradients, keep, mode=LEAST_SQUARES).outcomes[0].mode == LEAST_SQUARES
+    for block, layer in zip(model_blocks(checkpoint.model), left_out.repair.layers, strict=True):
+        np.testing.assert_array_equal(layer.down_weight, block.down_weight[:6].detach())
+        np.testing.assert_array_equal(layer.down_bias, block.down_bias.detach())

@@ -18,13 +18,13 @@ from anatomy_export.exporter.flops import count_flops
 from anatomy_export.exporter.gradients import measure_gradients
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+from anatomy_export.exporter.predictions import class_probabilities, compare_predictions, expected_drop
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import Refit, refit
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ScoreOptions
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length
-from anatomy_export.models.finetune import torch_accuracy
 from anatomy_export.progress import Progress
 
 LEAST_KEEP_RATIO = 0.02
@@ -243,10 +243,17 @@ def _how(calibration: Calibration, done: Refit | None) -> dict:
     return recorded
 
 
+def _drop_points(dense: np.ndarray, own: np.ndarray, labels: np.ndarray) -> float:
+    """The larger of the measured and the expected drop of accuracy, in points."""
+    accuracies = [compare_predictions(dense, one, labels)["accuracy"] for one in (dense, own)]
+    return 100 * max(accuracies[0] - accuracies[1], expected_drop(dense, own))
+
+
 def _smallest_within(calibration: Calibration, measurement: Measurement, context: Context, fingerprint: str) -> Chosen:
     """The smallest model whose accuracy on validation is at most `max_accuracy_drop` points below the dense one's.
 
-    Bisection over shares of the neurons from 1 down to `LEAST_KEEP_RATIO`, each tried with its repair.
+    Bisection over shares of the neurons from 1 down to `LEAST_KEEP_RATIO`, each tried with its repair. Accuracy on a
+    thousand texts is noisy, and a search finds the luckiest share: the expected drop must be within the budget too.
 
     Raises:
         AnatomyError: no share that was tried keeps within it; says the best.
@@ -258,7 +265,7 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
     best, least_drop, low, high = None, math.inf, 0, SEARCH_STEPS
     with calibration.progress.bar("search on validation", (SEARCH_STEPS - 1).bit_length()) as tick:
-        dense = torch_accuracy(checkpoint, examples, calibration.max_length)
+        dense = class_probabilities(checkpoint, checkpoint.model, examples.texts, calibration.max_length)
         while high - low > 1:
             middle = (low + high) // 2
             ratio = float(ratios[middle])
@@ -269,8 +276,9 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
                 continue
             done = _refit(calibration, measurement, keep, tick)
             sliced = _chosen(calibration, context, keep, done, fingerprint, {**budget, "keep_ratio": ratio})
-            model = Checkpoint(slice_neurons(checkpoint.model, sliced.plan, sliced.repair), checkpoint.tokenizer)
-            drop = 100 * (dense - torch_accuracy(model, examples, calibration.max_length))
+            model = slice_neurons(checkpoint.model, sliced.plan, sliced.repair)
+            own = class_probabilities(checkpoint, model, examples.texts, calibration.max_length)
+            drop = _drop_points(dense, own, np.array(examples.labels))
             tick()
             if drop <= allowed:
                 best, low = (sliced, done, keep), middle

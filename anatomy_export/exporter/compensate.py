@@ -6,6 +6,7 @@ centred covariance. For `e = W2_Pᵀ a_P` this is the affine least squares `W2_K
 whether least squares, the bias alone or nothing is best, is decided on text that was held out.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,12 @@ class Correction:
     ridge: float | None
     error: float
     masked_error: float
+
+    @classmethod
+    def nothing(cls, kept: int, bias: torch.Tensor) -> "Correction":
+        """No correction of `kept` neurons; `bias` (d,) gives the device and d. Its errors are not known."""
+        still = torch.zeros_like(bias, dtype=torch.float64)
+        return cls(still.new_zeros(kept, len(bias)), still, NONE, None, math.nan, math.nan)
 
 
 def fit_correction(

@@ -22,8 +22,6 @@ from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.probes import BUILT_IN_PROBES
 
-EVALUATION_BATCH = 64
-
 
 @dataclass(frozen=True)
 class Way:
@@ -115,31 +113,3 @@ def _prune(
     plan = PrunePlan(fingerprint, layers, way.criterion, repair=repair.entry() if repair else None)
     outcomes = [asdict(outcome) for outcome in done.outcomes] if done else None
     return Pruned(way, slice_neurons(model, plan, repair), plan, repair, outcomes)
-
-
-@torch.inference_mode()
-def class_probabilities(checkpoint: Checkpoint, model, texts: tuple[str, ...], max_length: int = 128) -> np.ndarray:
-    """(len(texts), classes), in the order of `texts`."""
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    result = np.zeros((len(texts), model.config.num_labels))
-    for start in range(0, len(order), EVALUATION_BATCH):
-        index = order[start : start + EVALUATION_BATCH]
-        inputs = checkpoint.tokenizer(
-            [texts[one] for one in index], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-        )
-        result[index] = model(**inputs).logits.double().softmax(-1).numpy()
-    return result
-
-
-def compare_predictions(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray) -> dict:
-    """Accuracy, agreement with the dense predictions and mean |Δ probability| of a class, as fractions.
-
-    Args:
-        dense, pruned: class probabilities, (texts, classes).
-        labels: (texts,).
-    """
-    return {
-        "accuracy": float((pruned.argmax(1) == labels).mean()),
-        "agreement": float((dense.argmax(1) == pruned.argmax(1)).mean()),
-        "probability_change": float(np.abs(dense - pruned).mean()),
-    }

@@ -14,14 +14,13 @@ from anatomy_export.exporter.frontier import (
     Pruned,
     Refused,
     Way,
-    class_probabilities,
-    compare_predictions,
     prune_ways,
 )
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.pipeline import load_source_data
 from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.exporter.planning import CALIBRATION_EXAMPLES
+from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.files import write_atomic

@@ -5,7 +5,7 @@ A layer is fitted to what its own dense FFN would give on those inputs.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from anatomy_export.exporter.calibrate import (
     first_calls,
     run_layer,
 )
-from anatomy_export.exporter.compensate import AUTO, RIDGES, Correction, fit_correction
+from anatomy_export.exporter.compensate import AUTO, NONE, RIDGES, Correction, fit_correction
 from anatomy_export.exporter.gradients import Gradients
 from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
 from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import FfnBlock, model_blocks
+
+GUARD_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def refit(
     Args:
         gradients: of the margin on the dense model: the metric of the errors, and the tokens' weights.
         keep: per layer the sorted kept neurons, (k,).
-        mode: what may be done, see `fit_correction`.
+        mode: what may be done, see `fit_correction`; "auto" also leaves the whole repair out where it does not help.
         exponent: of ‖g‖² in the token weights.
         ridges: λ tried, relative to the mean diagonal of the covariance.
         after_layer: called once a layer is done.
@@ -82,7 +84,44 @@ def refit(
         if layer < len(keep) - 1:
             calls = [run_layer(pruned, layer, call) for call in calls]
         after_layer(layer)
-    return Refit(Repair(tuple(repairs)), tuple(outcomes))
+    done = Refit(Repair(tuple(repairs)), tuple(outcomes))
+    return _unless_worse(model, pruned, batches, keep, done) if mode == AUTO else done
+
+
+def _unless_worse(model, repaired, batches: Sequence[Batch], keep: Sequence[np.ndarray], done: Refit) -> Refit:
+    """`done`, or no repair at all where the model that it gives is further from the dense one on held-out text.
+
+    Layers are repaired on what damaged layers below them give; where little is left of those, each local optimum can
+    lead further away from the dense model's logits.
+    """
+    plain = copy.deepcopy(model)
+    untouched = []
+    for block, one in zip(model_blocks(plain), keep, strict=True):
+        kept = torch.as_tensor(np.asarray(one), device=block.down_weight.device)
+        untouched.append(_cut_(block, kept, Correction.nothing(len(kept), block.down_bias)))
+    errors = _logit_errors(model, (plain, repaired), batches)
+    if errors[0] >= errors[1]:
+        return done
+    outcomes = [replace(one, mode=NONE, ridge=None, error=one.masked_error) for one in done.outcomes]
+    return Refit(Repair(tuple(untouched)), tuple(outcomes))
+
+
+@torch.no_grad()
+def _logit_errors(dense, others: Sequence, batches: Sequence[Batch]) -> list[float]:
+    """Squared distance of each model's logits from the dense model's, summed over held-out sentences."""
+    errors = [0.0 for _ in others]
+    for batch in batches[:: max(1, _held_out_tokens(batches) // GUARD_TOKENS)]:
+        inputs = {name: values[batch.held_out] for name, values in batch.inputs.items()}
+        if not len(inputs["input_ids"]):
+            continue
+        expected = dense(**inputs).logits
+        for index, model in enumerate(others):
+            errors[index] += float((model(**inputs).logits - expected).double().square().sum())
+    return errors
+
+
+def _held_out_tokens(batches: Sequence[Batch]) -> int:
+    return sum(int(batch.inputs["attention_mask"][batch.held_out].sum()) for batch in batches)
 
 
 class _LayerSums:
