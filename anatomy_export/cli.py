@@ -56,7 +56,7 @@ Examples:
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
 @click.option(
     "--calibration-examples",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=2),
     help="Train texts to measure and repair neurons on (default 512) and to verify the export on (default 32).",
 )
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
@@ -83,7 +83,7 @@ Examples:
     default=0.35,
     show_default=True,
     callback=finite,
-    help="Stronger neurons always stay.",
+    help="Stronger neurons always stay, by the anatomy criteria.",
 )
 @click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
 @click.option("--keep-ratio", type=float, callback=share, help="Share of the neurons that stays.")
@@ -101,7 +101,9 @@ Examples:
     help="Times the dense model's speed, through ONNX Runtime on this device.",
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Of --target-speedup. Default: 1.")
-@click.option("--seq-len", type=click.IntRange(min=2), help="Tokens of --target-speedup. Default: as --max-length.")
+@click.option(
+    "--seq-len", type=click.IntRange(min=2), help="Tokens of --target-speedup. Default: 128, or what the model takes."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of calibration and of the random criterion.")
 @click.option(
     "--align",
@@ -149,6 +151,13 @@ def _refuse_contradictions(options: dict) -> None:
         refuse_together("--dense", "prunes nothing", ("plan", *choosing))
     if options["plan"]:
         refuse_together("--plan", "already says which neurons stay", choosing)
+    if options["criterion"] not in (None, "anatomy", "anatomy-activation"):
+        refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", PAPERS_OWN)
+    if options["target_speedup"] is not None:
+        if options["mode"] == "mask":
+            raise click.UsageError("--mask is as slow as the dense model, so --target-speedup cannot stand beside it.")
+        if options["fuse"] != "ort" or options["exporter"] != "dynamo":
+            raise click.UsageError("--target-speedup is timed on the default graph: leave --fuse and --exporter out.")
     if options["target_speedup"] is None:
         for name in ("batch", "seq_len"):
             refuse_alone(name, "--target-speedup")

@@ -15,7 +15,7 @@ from anatomy_export.cli_common import (
     quiet_libraries,
     removed_shares,
 )
-from anatomy_export.errors import MissingExtraError
+from anatomy_export.errors import MissingExtraError, Terminated
 from anatomy_export.progress import Progress
 
 _PARETO_EPILOG = """\b
@@ -53,7 +53,9 @@ Examples:
 )
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="What latency is measured at.")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens, likewise. Default: 128, or what the model takes.")
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens of a text. Default: as --seq-len's.")
+@click.option(
+    "--max-length", type=click.IntRange(min=2), help="Tokens of a text. Default: 128, or what the model takes."
+)
 @click.option("--calibration-examples", type=click.IntRange(min=2), help="Train texts. Default: 512.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -69,7 +71,11 @@ def pareto(**options) -> None:
     request = ParetoRequest(data=DataOptions(**data), **options)
     quiet_libraries()
     progress = Progress()
-    body = run_pareto(request, progress)
+    try:
+        body = run_pareto(request, progress)
+    except (KeyboardInterrupt, Terminated) as interrupt:
+        click.echo(f"interrupted; the same command goes on from what {request.output} holds", err=True)
+        raise click.exceptions.Exit(130 if isinstance(interrupt, KeyboardInterrupt) else 143) from None
     try:
         write_atomic(request.output / "pareto.svg", pareto_plot(body).decode("utf-8"))
     except MissingExtraError as error:

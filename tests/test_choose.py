@@ -11,6 +11,7 @@ from anatomy_export.cli import CRITERION_NAMES, main
 from anatomy_export.exporter.criteria import CRITERIA
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.request import score_options
 
 
 @pytest.fixture
@@ -66,6 +67,29 @@ def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
     assert "half of the neurons stay (--keep-ratio 0.5), ranked by anatomy alone" in " ".join(done.stderr.split())
     export("--model", bert_directory, "--preset", "bert-1", "--output", tmp_path / "paper")
     assert read_plan(tmp_path / "paper" / "plan.json").parameters["threshold_rule"] == "bert"
+
+
+def test_default_options():
+    found = {
+        (calibrated, measured): score_options({}, calibrated=calibrated, measured=measured, align=16)
+        for calibrated, measured in ((True, True), (True, False), (False, False))
+    }
+    default, unmeasured, plain = found.values()
+    assert (default.max_accuracy_drop, default.keep_ratio, default.align) == (0.5, None, 16)
+    assert (unmeasured.max_accuracy_drop, unmeasured.keep_ratio, unmeasured.criterion) == (None, 0.5, "obs-gradient")
+    assert (plain.keep_ratio, plain.criterion, plain.compensate) == (0.5, "anatomy", "none")
+    other = score_options({"keep_ratio": 0.3}, calibrated=True, measured=True, align=16)
+    assert (other.keep_ratio, other.max_accuracy_drop) == (0.3, None)
+    paper = score_options({"preset": "bert-2"}, calibrated=True, measured=True, align=16)
+    assert paper.by_thresholds and (paper.criterion, paper.compensate, paper.align) == ("anatomy", "none", 1)
+
+
+def test_a_drop_of_exactly_the_budget_is_within_it(bert_directory, data_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("anatomy_export.exporter.choose._drop_points", lambda *_: 100 * (0.859 - 0.854))
+    data = ["--model", bert_directory, "--data", data_file, "--align", 1]
+    assert 100 * (0.859 - 0.854) > 0.5, "as floats come out"
+    export(*data, "--max-accuracy-drop", 0.5, "--output", tmp_path / "o")
+    assert sum(read_plan(tmp_path / "o" / "plan.json").kept_widths) == 3
 
 
 def test_an_accuracy_that_cannot_be_kept(bert_directory, data_file, tmp_path, monkeypatch):
@@ -132,7 +156,10 @@ def test_budgets(bert_directory, data_file, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--criterion", "obs", "--keep-ratio", "0.5"], 1, "needs calibration text"),
-        (["--criterion", "obs", "--preset", "bert-1"], 1, "has no thresholds"),
+        (["--criterion", "obs", "--preset", "bert-1"], 2, "--criterion obs is not the paper's rule"),
+        (["--criterion", "anatomy-activation", "--preset", "bert-1"], 1, "has no thresholds"),
+        (["--mask", "--target-speedup", "2"], 2, "--mask is as slow as the dense model"),
+        (["--fuse", "none", "--target-speedup", "2"], 2, "timed on the default graph"),
         (["--max-accuracy-drop", "1"], 1, "needs accuracy on validation text, but there is no --data"),
         (["--keep-ratio", "0.5", "--batch", "8"], 2, "--batch means something beside --target-speedup only"),
         (["--target-speedup", "1"], 2, "--target-speedup"),

@@ -7,6 +7,7 @@ import pytest
 from conftest import run, tiny_checkpoint
 
 from anatomy_export.bench import latency
+from anatomy_export.bench.harness import Measured, Samples
 from anatomy_export.bench.plots import pareto_plot
 from anatomy_export.data import Examples
 from anatomy_export.exporter.frontier import (
@@ -80,6 +81,14 @@ def test_latency_table_is_measured_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / "latency").glob("*.json"))) == 1
 
 
+def test_the_table_is_time_by_dense_time_and_never_above_it():
+    rounds = [{"a": 0.5, "b": 1.1, "1": 1.0} for _ in range(12)]
+    samples = Samples(rounds={latency.KEY: rounds}, launches={latency.KEY: [0] * 6 + [1] * 6})
+    table = latency._table(Measured(samples, {}), {"a": 0.25, "b": 0.75, "1": 1.0}, 1, 8, "a machine")
+    assert table.relative == pytest.approx((0.5, 1.0, 1.0))
+    assert (table.dense_s, table.shares) == (1.0, (0.25, 0.75, 1.0))
+
+
 def test_pareto_command_resumes(bert_directory, data_file, tmp_path, monkeypatch):
     table = LatencyTable((0.1, 1.0), (0.4, 1.0), 0.1, 1, 64, "a machine")
     monkeypatch.setattr("anatomy_export.bench.latency.latency_table", lambda *args, **options: table)
@@ -99,6 +108,8 @@ def test_pareto_command_resumes(bert_directory, data_file, tmp_path, monkeypatch
     again = json.loads(run(*common, "0.3,0.6", "--criteria", "magnitude,fisher", "--json").stdout)
     assert len(again["results"]) == 9
     assert again["results"]["fisher/sensitivity/none/0.3"]["accuracy"] == 0.123, "not run again"
+    fewer = run(*common, "0.3", "--criteria", "magnitude")
+    assert fewer.exit_code == 0 and "what no other way beats" in fewer.stdout, fewer.stderr
     other = run(*common, "0.3", "--criteria", "fisher", "--seed", "1")
     assert other.exit_code == 1 and "made with other settings" in other.stderr
     assert b"<svg" in pareto_plot(again)

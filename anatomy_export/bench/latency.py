@@ -66,8 +66,10 @@ def _shape(model) -> dict:
     """What decides the time of a forward pass."""
     shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
     digest = hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
-    heads = getattr(model.config, "num_attention_heads", None)
-    return {"family": model.config.model_type, "parameters": digest, "heads": heads}
+    config = model.config
+    activation = getattr(config, "hidden_act", None) or getattr(config, "activation_function", None)
+    heads = getattr(config, "num_attention_heads", None)
+    return {"family": config.model_type, "parameters": digest, "heads": heads, "activation": activation}
 
 
 def _measure_table(
@@ -105,10 +107,10 @@ def _table(measured: Measured, shares: dict[str, float], batch: int, seq_len: in
     if samples.failures:
         raise no_engine_left(samples)
     relative = [1 / _speedup(samples, name) for name in shares]
-    rising = np.maximum.accumulate(relative)
+    rising = np.minimum(np.maximum.accumulate(relative), 1.0)
     return LatencyTable(
         shares=tuple(shares.values()),
-        relative=tuple(float(one / rising[-1]) for one in rising),
+        relative=tuple(float(one) for one in rising),
         dense_s=float(np.median(samples.times(DENSE, KEY))),
         batch=batch,
         seq_len=seq_len,

@@ -37,23 +37,24 @@ def ratio_for_speedup(
     Raises:
         AnatomyError: no share is that fast; says the best.
     """
-    fastest = table.speedup([1] * len(widths), widths)
     low, high, best = 0.0, 1.0, None
+    fastest, refusal = 1.0, ""
     for _ in range(RATIO_STEPS):
         middle = (low + high) / 2
         try:
             reached = table.speedup(widths_at(middle), widths)
-        except AnatomyError:
-            low = middle
+        except AnatomyError as error:
+            low, refusal = middle, f" ({error})"
             continue
+        fastest = max(fastest, reached)
         if reached >= wanted:
             low, best = middle, middle
         else:
             high = middle
     if best is None:
         raise AnatomyError(
-            f"--target-speedup {wanted:g} cannot be reached by pruning the FFN: with hardly a neuron left this model "
-            f"is {fastest:.2f} times as fast at batch {table.batch} and {table.seq_len} tokens on this device; "
-            "next step: ask for less"
+            f"--target-speedup {wanted:g} cannot be reached by pruning the FFN: with as few neurons as may stay this "
+            f"model is {fastest:.2f} times as fast at batch {table.batch} and {table.seq_len} tokens on this device"
+            f"{refusal}; next step: ask for less"
         )
     return best

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.models import family_of, model_blocks, model_layers
 from anatomy_export.models.checkpoint import Checkpoint
@@ -54,6 +55,12 @@ class LayerCall:
     keywords: dict
 
 
+def calibration_sample(train: Examples, count: int, seed: int) -> Examples:
+    """`count` seeded examples of `train`, or all of them."""
+    chosen = np.random.default_rng(seed).permutation(len(train))[:count]
+    return Examples(tuple(train.texts[index] for index in chosen), tuple(train.labels[index] for index in chosen))
+
+
 def calibration_batches(
     checkpoint: Checkpoint,
     texts: Sequence[str],
@@ -71,9 +78,7 @@ def calibration_batches(
         AnatomyError: fewer than two texts.
     """
     if len(texts) < 2:
-        raise AnatomyError(
-            f"calibration needs at least 2 texts, got {len(texts)}; next step: pass more with --data or --probes"
-        )
+        raise AnatomyError(f"calibration needs at least 2 texts, got {len(texts)}; next step: pass more with --data")
     aside = np.zeros(len(texts), dtype=bool)
     count = min(len(texts) - 1, max(1, round(held_out * len(texts))))
     aside[np.random.default_rng(seed).permutation(len(texts))[:count]] = True

@@ -2,16 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from anatomy_export.data import Dataset
+from anatomy_export.data import Dataset, Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.budget import ratio_for_flops, ratio_for_speedup
-from anatomy_export.exporter.calibrate import Batch, calibration_batches
+from anatomy_export.exporter.calibrate import Batch, calibration_batches, calibration_sample
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.flops import count_flops
@@ -27,8 +27,8 @@ from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length
 from anatomy_export.progress import Progress
 
-LEAST_KEEP_RATIO = 0.02
-SEARCH_STEPS = 16
+ROUNDING = 1e-9
+SEARCHED_RATIOS = (1.0, 0.95, *np.geomspace(0.9, 0.02, 14).tolist())
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Calibration:
     batches: list[Batch]
     options: ScoreOptions
     max_length: int
-    examples: int
+    sample: Examples
     progress: Progress
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the calibration texts."""
-        return hashlib.sha256("\n".join(self.data.train.texts[: self.examples]).encode()).hexdigest()
+        return hashlib.sha256("\n".join(self.sample.texts).encode()).hexdigest()
 
 
 def calibration_of(
@@ -69,16 +69,17 @@ def calibration_of(
     """Calibration text from the train split, tokenized.
 
     Raises:
-        AnatomyError: there is no data, or its train split is too small.
+        AnatomyError: there is no data, its train split is too small, or the model does not take `seq_len` tokens.
     """
     if data is None:
         raise AnatomyError(
             f"--criterion {options.criterion} with --compensate {options.compensate} and this budget needs calibration "
             "text; next step: pass --data, or use --criterion anatomy --compensate none --keep-ratio 0.5"
         )
-    train = data.train.head(examples)
-    batches = calibration_batches(checkpoint, train.texts, train.labels, max_length=max_length, seed=options.seed)
-    return Calibration(checkpoint, data, batches, options, max_length, len(train), progress)
+    sequence_length(checkpoint, options.seq_len, "--seq-len")
+    sample = calibration_sample(data.train, examples, options.seed)
+    batches = calibration_batches(checkpoint, sample.texts, sample.labels, max_length=max_length, seed=options.seed)
+    return Calibration(checkpoint, data, batches, options, max_length, sample, progress)
 
 
 def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
@@ -141,7 +142,7 @@ def _ratio_for_speedup(calibration: Calibration, measurement: Measurement, wante
     from anatomy_export.bench.latency import latency_table
 
     options, checkpoint = calibration.options, calibration.checkpoint
-    length = sequence_length(checkpoint, options.seq_len)
+    length = sequence_length(checkpoint, options.seq_len, "--seq-len")
     table = latency_table(checkpoint, batch=options.batch, seq_len=length, progress=calibration.progress)
 
     def widths_at(ratio: float) -> list[int]:
@@ -171,12 +172,13 @@ def _refit(
     calibration: Calibration,
     measurement: Measurement,
     keep: list[np.ndarray],
-    tick: Callable[[], None] | None = None,
+    *,
+    quiet: bool = False,
 ) -> Refit | None:
     if calibration.options.compensate == NONE:
         return None
     model, mode = calibration.checkpoint.model, calibration.options.compensate
-    if tick is not None:
+    if quiet:
         return refit(model, calibration.batches, measurement.gradients, keep, mode=mode)
     with calibration.progress.bar("repair", len(keep)) as count:
         return refit(
@@ -236,7 +238,7 @@ def _protected(anatomy: Anatomy | None, criterion: str, layer: int) -> tuple[int
 def _how(calibration: Calibration, done: Refit | None) -> dict:
     """What the plan records of calibration and repair."""
     options = calibration.options
-    recorded: dict = {"compensate": options.compensate, "calibration_examples": calibration.examples}
+    recorded: dict = {"compensate": options.compensate, "calibration_examples": len(calibration.sample)}
     recorded["seed"] = options.seed
     if done is not None:
         recorded["repair"] = [asdict(outcome) for outcome in done.outcomes]
@@ -252,7 +254,7 @@ def _drop_points(dense: np.ndarray, own: np.ndarray, labels: np.ndarray) -> floa
 def _smallest_within(calibration: Calibration, measurement: Measurement, context: Context, fingerprint: str) -> Chosen:
     """The smallest model whose accuracy on validation is at most `max_accuracy_drop` points below the dense one's.
 
-    Bisection over shares of the neurons from 1 down to `LEAST_KEEP_RATIO`, each tried with its repair. Accuracy on a
+    Bisection over `SEARCHED_RATIOS`, each tried with its repair. Accuracy on a
     thousand texts is noisy, and a search finds the luckiest share: the expected drop must be within the budget too.
 
     Raises:
@@ -261,26 +263,27 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     checkpoint, examples = calibration.checkpoint, calibration.data.validation
     allowed = calibration.options.max_accuracy_drop
     assert allowed is not None
-    ratios = np.geomspace(1.0, LEAST_KEEP_RATIO, SEARCH_STEPS)
     budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
-    best, least_drop, low, high = None, math.inf, 0, SEARCH_STEPS
-    with calibration.progress.bar("search on validation", (SEARCH_STEPS - 1).bit_length()) as tick:
+    best, least_drop, low, high = None, math.inf, 0, len(SEARCHED_RATIOS)
+    with calibration.progress.bar("search on validation", (high - 1).bit_length()) as tick:
         dense = class_probabilities(checkpoint, checkpoint.model, examples.texts, calibration.max_length)
         while high - low > 1:
             middle = (low + high) // 2
-            ratio = float(ratios[middle])
+            ratio = SEARCHED_RATIOS[middle]
             try:
                 keep = _keep(calibration, measurement, ratio)
             except AnatomyError:  # no room for every layer, or for the protected neurons
+                if middle == 1:
+                    raise
                 high = middle
                 continue
-            done = _refit(calibration, measurement, keep, tick)
+            done = _refit(calibration, measurement, keep, quiet=True)
             sliced = _chosen(calibration, context, keep, done, fingerprint, {**budget, "keep_ratio": ratio})
             model = slice_neurons(checkpoint.model, sliced.plan, sliced.repair)
             own = class_probabilities(checkpoint, model, examples.texts, calibration.max_length)
             drop = _drop_points(dense, own, np.array(examples.labels))
             tick()
-            if drop <= allowed:
+            if drop <= allowed + ROUNDING:
                 best, low = (sliced, done, keep), middle
             else:
                 high = middle
@@ -288,8 +291,8 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     if best is None:
         raise AnatomyError(
             f"--max-accuracy-drop {allowed:g} cannot be kept: of the models tried, the largest keeps "
-            f"{ratios[1]:.0%} of the neurons, and the best loses {least_drop:.2f} points on {len(examples)} validation "
-            "texts; next step: allow more, or pass more calibration text"
+            f"{SEARCHED_RATIOS[1]:.0%} of the neurons, and the best loses {least_drop:.2f} points on {len(examples)} "
+            "validation texts; next step: allow more, or pass more calibration text"
         )
     chosen, done, keep = best
     _say_few_tokens(calibration.progress, done, keep)

@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.calibrate import Batch, calibration_batches
+from anatomy_export.exporter.calibrate import Batch, calibration_batches, calibration_sample
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
@@ -77,9 +76,8 @@ def prune_ways(
         AnatomyError: too little calibration text, or labels are missing that a criterion needs.
     """
     ways = list(ways)
-    chosen = np.random.default_rng(seed).permutation(len(train))[:examples]
-    texts, labels = [train.texts[index] for index in chosen], [train.labels[index] for index in chosen]
-    batches = calibration_batches(checkpoint, texts, labels, max_length=max_length, seed=seed)
+    sample = calibration_sample(train, examples, seed)
+    batches = calibration_batches(checkpoint, sample.texts, sample.labels, max_length=max_length, seed=seed)
     rule = family_of(checkpoint.model.config).rule
     context = Context(
         seed=seed,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anatomy_export import __version__
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.frontier import (
@@ -72,7 +73,12 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     max_length = sequence_length(checkpoint, request.data.max_length)
     settings = _settings(request, checkpoint, data.fingerprint, max_length)
     results = _earlier(request.output / RESULT, settings)
+    request.output.mkdir(parents=True, exist_ok=True)
     table = _latency_table(request, checkpoint, progress)
+    widths = [block.width for block in model_blocks(checkpoint.model)]
+    for one in results.values():
+        if "widths" in one:
+            one["speedup"] = table.speedup(one["widths"], widths)
     body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(table)}
     job = _Job(request, checkpoint, data.train, max_length, settings["calibration_examples"], progress)
     todo = [way for way in request.ways() if way.name not in results]
@@ -81,7 +87,9 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         results[name] = found
         _write(request.output, {**body, "partial": True, "results": results})
     results[DENSE] = _dense_entry(dense, data.validation, model_blocks(checkpoint.model))
-    best = non_dominated({name: (one["speedup"], one["accuracy"]) for name, one in results.items() if "speedup" in one})
+    asked = {DENSE, *(way.name for way in request.ways())}
+    tried = {name: one for name, one in results.items() if name in asked and "speedup" in one}
+    best = non_dominated({name: (one["speedup"], one["accuracy"]) for name, one in tried.items()})
     test_dense = job.dense(data.test)
     chosen = [way for way in request.ways() if way.name in best]
     on_test = dict(job.evaluate(chosen, data.test, test_dense, table, "report on test"))
@@ -158,6 +166,7 @@ def _dense_entry(dense: np.ndarray, texts: Examples, blocks) -> dict:
 def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_length: int) -> dict:
     """What two runs must share for their results to stand in one file."""
     return {
+        "version": __version__,
         "model": request.model,
         "fingerprint": model_fingerprint(checkpoint.model),
         "data": data,
@@ -166,14 +175,14 @@ def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_len
         "seed": request.seed,
         "align": width_multiple("auto"),
         "batch": request.batch,
-        "seq_len": sequence_length(checkpoint, request.seq_len),
+        "seq_len": sequence_length(checkpoint, request.seq_len, "--seq-len"),
     }
 
 
 def _latency_table(request: ParetoRequest, checkpoint: Checkpoint, progress: Progress) -> LatencyTable:
     from anatomy_export.bench.latency import latency_table
 
-    seq_len = sequence_length(checkpoint, request.seq_len)
+    seq_len = sequence_length(checkpoint, request.seq_len, "--seq-len")
     return latency_table(checkpoint, batch=request.batch, seq_len=seq_len, progress=progress)
 
 
@@ -187,8 +196,8 @@ def _earlier(file: Path, settings: dict) -> dict[str, dict]:
         return {}
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
-        same, results = before["settings"] == settings, before["results"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        same, results = before["settings"] == settings, dict(before["results"].items())
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise AnatomyError(f"{file}: not a result of anatomy pareto; next step: choose another --output") from error
     if not same:
         raise AnatomyError(f"{file}: made with other settings; next step: choose another --output")
@@ -196,5 +205,4 @@ def _earlier(file: Path, settings: dict) -> dict[str, dict]:
 
 
 def _write(output: Path, body: dict) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     write_atomic(output / RESULT, json.dumps(body, indent=1) + "\n")

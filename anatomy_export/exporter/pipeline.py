@@ -58,7 +58,8 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
         fingerprint = model_fingerprint(checkpoint.model)
         options = ScoreOptions()
         if given is None and request.mode != "dense":
-            options = resolve_options(request.score, data, random_weights=source.random_weights, progress=progress)
+            untrained = source.random_weights or checkpoint.random_head
+            options = resolve_options(request.score, data, random_weights=untrained, progress=progress)
         planning = Planning(checkpoint, data, probes, options, max_length, fingerprint, progress)
         chosen = given or choose_neurons(planning, request.mode, request.data.calibration_examples)
         plan = chosen.plan

@@ -44,7 +44,7 @@ def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, 
     """
     reason = None
     if random_weights:
-        reason = "this model's weights are random"
+        reason = "this model is not trained"
     elif data is None:
         reason = "there is no --data"
     elif not len(data.validation):
@@ -79,7 +79,7 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
     if options.by_thresholds and options.criterion != "anatomy":
         raise AnatomyError(
             f"--criterion {options.criterion} has no thresholds; next step: give a budget by --keep-ratio, "
-            "--flops-ratio or --max-accuracy-drop"
+            "--flops-ratio, --target-speedup or --max-accuracy-drop"
         )
     with progress.stage("score the anatomy"):
         anatomy = score_anatomy(

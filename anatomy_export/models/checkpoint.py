@@ -87,15 +87,15 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         ) from error
 
 
-def sequence_length(checkpoint: Checkpoint, asked: int | None) -> int:
-    """Tokens a sequence: `asked`, or 128 or what the model takes, whichever is less.
+def sequence_length(checkpoint: Checkpoint, asked: int | None, option: str = "--max-length") -> int:
+    """Tokens a sequence: `asked` by `option`, or 128 or what the model takes, whichever is less.
 
     Raises:
         AnatomyError: more than the model takes is asked for.
     """
     limit = family_of(checkpoint.model.config).max_positions(checkpoint.model.config)
     if asked is not None and asked > limit:
-        raise AnatomyError(f"--max-length is {asked}, this model takes at most {limit} tokens; next step: ask for less")
+        raise AnatomyError(f"{option} is {asked}, this model takes at most {limit} tokens; next step: ask for less")
     return asked or min(DEFAULT_MAX_LENGTH, limit)
 
 
