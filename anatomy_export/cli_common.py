@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import click
 from click.core import ParameterSource
 
-from anatomy_export.errors import AnatomyError, MissingExtraError, Terminated, first_line
+from anatomy_export.errors import AnatomyError, Interrupted, MissingExtraError, Terminated, first_line
 
 EXTRA_OF_PACKAGE = {
     **dict.fromkeys(
@@ -38,6 +38,7 @@ EXTRA_OF_PACKAGE = {
     "tokenizers": "edge",
 }
 
+RETRY_S = 0.01
 CRITERION_NAMES = (
     "anatomy",
     "anatomy-activation",
@@ -81,7 +82,9 @@ class AnatomyCommand(click.Command):
 
 
 def _guarded(work):
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGTERM, _on_signal)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _on_signal)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -121,8 +124,22 @@ def _unexpected(error: Exception) -> str:
     return f"unexpected {what}; nothing was written; next step: set ANATOMY_DEBUG=1 to see the traceback"
 
 
-def _on_sigterm(signum, frame):
-    raise Terminated
+def _on_signal(number, frame):
+    """Raise what unwinds the work; a moment later where Python would ignore what is raised now."""
+    if _in_callback(frame) and hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+        signal.setitimer(signal.ITIMER_REAL, RETRY_S)
+        return
+    raise Terminated if number == signal.SIGTERM else Interrupted
+
+
+def _in_callback(frame) -> bool:
+    """Is a finalizer or a weak reference's callback (import locks have one) among the callers?"""
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "cb"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _fail(message: str, code: int):

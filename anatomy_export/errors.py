@@ -29,5 +29,10 @@ class ProviderError(AnatomyError):
     exit_code = 3
 
 
+class Interrupted(KeyboardInterrupt):
+    """SIGINT arrived. Not plain KeyboardInterrupt: once that has passed through an `exec`, as imports do, CPython ends
+    the process by the signal, whatever exit code was asked for."""
+
+
 class Terminated(BaseException):
     """SIGTERM arrived; unwinds like Ctrl-C, so that nothing half-written stays."""

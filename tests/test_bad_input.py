@@ -14,7 +14,8 @@ import transformers
 from conftest import Boom, refused, run, saved_dense, spawn, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.errors import MissingExtraError
+from anatomy_export.cli_common import _on_signal
+from anatomy_export.errors import Interrupted, MissingExtraError, Terminated
 from anatomy_export.exporter.plan import _checksum, identity_plan
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.models import model_blocks
@@ -257,6 +258,24 @@ def test_interruption_leaves_nothing(bert_directory, tmp_path, number, code, sta
     assert errors.splitlines()[-1].endswith("nothing was written")
     assert "Traceback" not in errors
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, Interrupted)])
+def test_a_signal_inside_a_finalizer_is_not_lost(monkeypatch, number, kind):
+    """Python ignores what a finalizer raises, so the signal comes again."""
+
+    class Signals:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    before = {one: signal.signal(one, _on_signal) for one in (number, signal.SIGALRM)}
+    try:
+        with pytest.raises(kind):
+            del [Signals()][0]
+            time.sleep(5)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_the_traceback(bert_directory, tmp_path, monkeypatch):
