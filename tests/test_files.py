@@ -36,7 +36,7 @@ def test_an_interruption_between_the_renames_waits(tmp_path: Path, monkeypatch, 
     target = tmp_path / "target"
     target.mkdir()
     (target / "bundle.json").write_text("old")
-    rename, calls = os.rename, []
+    rename, calls, handler = os.rename, [], signal.getsignal(signal.SIGINT)
 
     def interrupted(source, destination):
         calls.append(source)
@@ -49,7 +49,7 @@ def test_an_interruption_between_the_renames_waits(tmp_path: Path, monkeypatch, 
         (staging / "bundle.json").write_text("new")
     assert (target / "bundle.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_failed_rename_brings_the_old_back(tmp_path: Path, monkeypatch):
