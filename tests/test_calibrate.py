@@ -1,5 +1,6 @@
 """The layer-by-layer runner is the model, for every family; padding and unread tokens count nowhere."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -56,14 +57,27 @@ def test_layer_by_layer_is_the_model(family_name):
         for layer, block in enumerate(blocks):
             seen.clear()
             handle = block.down.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
-            activation, call = ffn_activation(model, layer, call), run_layer(model, layer, call)
+            activation, half_way = ffn_activation(model, layer, call)
+            call = run_layer(model, layer, call)
             handle.remove()
+            assert half_way.attention is not None
+            torch.testing.assert_close(run_layer(model, layer, half_way).hidden, call.hidden)
             torch.testing.assert_close(activation, seen[0][0])
             torch.testing.assert_close(activation @ block.down_weight + block.down_bias, seen[0][1])
             if layer + 1 < len(blocks):
                 torch.testing.assert_close(call.hidden[real], states[layer + 1][real])
         last = model.transformer.ln_f(call.hidden) if family_name == "gpt2" else call.hidden
         torch.testing.assert_close(last[real], states[-1][real])
+
+
+def test_attention_is_not_run_again():
+    """What the call brings of it is taken: another output of it gives another output of the layer."""
+    model, batches = calibrated("bert")
+    _, half_way = ffn_activation(model, 0, first_calls(model, batches)[0])
+    other = tuple(None if one is None else one + 1 for one in half_way.attention)
+    right = run_layer(model, 0, half_way).hidden
+    assert not torch.allclose(run_layer(model, 0, replace(half_way, attention=other)).hidden, right)
+    torch.testing.assert_close(run_layer(model, 0, replace(half_way, attention=None)).hidden, right)
 
 
 def slopes(model, batches, objective, parameter: torch.Tensor, change: torch.Tensor, step: float = 1e-2):

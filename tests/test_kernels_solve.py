@@ -16,8 +16,8 @@ from anatomy_export.kernels.solve import ridge_factor, ridge_inverse, ridge_solv
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
-def accumulate(rows: torch.Tensor, weights: torch.Tensor | None = None, parts: int = 3):
-    accumulator = GramAccumulator()
+def accumulate(rows: torch.Tensor, weights: torch.Tensor | None = None, parts: int = 3, block_rows: int = 7):
+    accumulator = GramAccumulator(block_rows)
     for index, part in enumerate(rows.tensor_split(parts)):
         accumulator.add(part, None if weights is None else weights.tensor_split(parts)[index])
     return accumulator.moments()

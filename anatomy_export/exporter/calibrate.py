@@ -5,7 +5,8 @@ arguments that the model itself passed. What the FFN does is read by hooks on it
 and in the last layer only the token that the classifier reads counts: no other reaches the logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,11 +49,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One batch on its way through the layers: `hidden: (B, T, d)` and the layers' other arguments."""
+    """One batch on its way through the layers: `hidden: (B, T, d)` and the layers' other arguments.
+
+    `attention` is what the layer's attention gave for them, where it was run already.
+    """
 
     hidden: torch.Tensor
     rest: tuple
     keywords: dict
+    attention: torch.Tensor | tuple | None = None
 
 
 def calibration_sample(train: Examples, count: int, seed: int) -> Examples:
@@ -139,26 +144,63 @@ class _ActivationReached(Exception):
 
 
 @torch.no_grad()
-def ffn_activation(model, layer: int, call: LayerCall) -> torch.Tensor:
-    """What the neurons of a layer send on one batch, (B, T, n); the layer is run only so far."""
+def ffn_activation(model, layer: int, call: LayerCall) -> tuple[torch.Tensor, LayerCall]:
+    """What the neurons of a layer send on one batch, (B, T, n), and the call with what attention gave on the way.
+
+    The layer is run only so far.
+    """
     caught: list[torch.Tensor] = []
+    attention: list[torch.Tensor | tuple] = []
 
     def catch(module, args):
         caught.append(args[0])
         raise _ActivationReached
 
-    handle = model_blocks(model)[layer].down.register_forward_pre_hook(catch)
+    handles = [
+        model_blocks(model)[layer].down.register_forward_pre_hook(catch),
+        _attention(model, layer).register_forward_hook(lambda module, args, output: attention.append(output)),
+    ]
     try:
         run_layer(model, layer, call)
     except _ActivationReached:
-        return caught[0]
+        return caught[0], replace(call, attention=_first_only(attention[0]) if attention else None)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     raise AnatomyError(f"layer {layer}: its forward pass does not reach the FFN's down-projection")
 
 
 @torch.no_grad()
 def run_layer(model, layer: int, call: LayerCall) -> LayerCall:
-    """Run one layer on one batch."""
-    output = model_layers(model)[layer](call.hidden, *call.rest, **call.keywords)
-    return replace(call, hidden=output[0] if isinstance(output, tuple) else output)
+    """Run one layer on one batch, without its attention where the call has what that gave."""
+    with _attention_given(model, layer, call.attention):
+        output = model_layers(model)[layer](call.hidden, *call.rest, **call.keywords)
+    return replace(call, hidden=output[0] if isinstance(output, tuple) else output, attention=None)
+
+
+def _attention(model, layer: int) -> torch.nn.Module:
+    """The layer's largest part that holds nothing of the FFN."""
+    block = model_blocks(model)[layer]
+    apart = [
+        child for child in model_layers(model)[layer].children() if not {block.up, block.down} & set(child.modules())
+    ]
+    return max(apart, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
+
+
+def _first_only(output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+    """The output without attention weights, which nothing here reads."""
+    return (output[0], *[None] * (len(output) - 1)) if isinstance(output, tuple) else output
+
+
+@contextmanager
+def _attention_given(model, layer: int, output: torch.Tensor | tuple | None) -> Iterator[None]:
+    """Inside: the layer's attention gives `output` without being run; None: it is run."""
+    if output is None:
+        yield
+        return
+    attention = _attention(model, layer)
+    attention.forward = lambda *args, **keywords: output
+    try:
+        yield
+    finally:
+        del attention.forward

@@ -73,8 +73,9 @@ def refit(
     for layer, block in enumerate(model_blocks(pruned)):
         kept = torch.as_tensor(np.asarray(keep[layer]), device=block.down_weight.device)
         sums = _LayerSums(block, kept, layer == len(keep) - 1, exponent)
-        for batch, sensitivity, call in zip(batches, gradients.sensitivity, calls, strict=True):
-            sums.add(batch, sensitivity[layer], ffn_activation(pruned, layer, call))
+        for position, (batch, sensitivity) in enumerate(zip(batches, gradients.sensitivity, strict=True)):
+            activation, calls[position] = ffn_activation(pruned, layer, calls[position])
+            sums.add(batch, sensitivity[layer], activation)
         fit, held_out = sums.fit.moments(), sums.held_out.moments()
         correction = fit_correction(fit, held_out, len(kept), mode=mode, metric=gradients.metric[layer], ridges=ridges)
         repairs.append(_cut_(block, kept, correction))

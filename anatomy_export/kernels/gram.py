@@ -1,4 +1,4 @@
-"""Weighted mean and covariance of rows that arrive block by block; no row is kept."""
+"""Weighted mean and covariance of rows that arrive block by block; no row is kept for longer than a block."""
 
 from dataclasses import dataclass
 
@@ -36,18 +36,32 @@ class GramAccumulator:
     Only panels on and right of the diagonal are computed: the rest is their mirror image.
 
     Rows are shifted by the mean of the first block, so that the covariance does not suffer where means are large.
+
+    Args:
+        block_rows: rows that are kept until so many have come: fewer and larger products, at the cost of their memory.
     """
 
-    def __init__(self) -> None:
-        self.count, self.weight = 0, 0.0
+    def __init__(self, block_rows: int = BLOCK_ROWS) -> None:
+        self.count, self.weight, self.block_rows = 0, 0.0, block_rows
         self.shift: torch.Tensor | None = None
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add(self, rows: torch.Tensor, weights: torch.Tensor | None = None) -> None:
         """Count `rows: (b, n)` with `weights: (b,)`, all one by default."""
-        for start in range(0, len(rows), BLOCK_ROWS):
-            block = rows[start : start + BLOCK_ROWS]
-            scale = torch.ones_like(block[:, 0]) if weights is None else weights[start : start + BLOCK_ROWS]
-            self._add_block(block, scale.to(block.dtype))
+        scale = rows.new_ones(len(rows)) if weights is None else weights.to(rows.dtype)
+        self._pending.append((rows, scale))
+        if sum(len(one) for one, _ in self._pending) >= self.block_rows:
+            self._add_pending()
+
+    def _add_pending(self) -> None:
+        if not self._pending:
+            return
+        rows, scale = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+        self._pending.clear()
+        blocks = max(1, round(len(rows) / BLOCK_ROWS))
+        for block, weights in zip(rows.tensor_split(blocks), scale.tensor_split(blocks), strict=True):
+            if len(block):
+                self._add_block(block, weights)
 
     def _add_block(self, block: torch.Tensor, scale: torch.Tensor) -> None:
         if self.shift is None:
@@ -69,6 +83,7 @@ class GramAccumulator:
         Raises:
             ValueError: no row was added, or none with a weight.
         """
+        self._add_pending()
         if self.shift is None or self.weight <= 0:
             raise ValueError("no rows with a positive weight were added")
         mean = self.total / self.weight
