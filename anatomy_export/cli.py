@@ -52,6 +52,7 @@ Examples:
 @click.option("--output", type=click.Path(path_type=Path), help="Default: exports/<model>-<mode>.")
 @click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @data_options
+@click.option("--unlabelled", is_flag=True, help="The text of --data has no labels: calibrate on it, accuracy is n/a.")
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
 @click.option(
@@ -153,6 +154,10 @@ def _refuse_contradictions(options: dict) -> None:
         refuse_together("--plan", "already says which neurons stay", choosing)
     if options["criterion"] not in (None, "anatomy", "anatomy-activation"):
         refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", PAPERS_OWN)
+    if options["unlabelled"]:
+        if not options["data"]:
+            refuse_alone("unlabelled", "--data")
+        refuse_together("--unlabelled", "measures no accuracy", ("label_column", "split_column", "eval_examples"))
     if options["target_speedup"] is not None:
         if options["mode"] == "mask":
             raise click.UsageError("--mask is as slow as the dense model, so --target-speedup cannot stand beside it.")

@@ -4,7 +4,9 @@ import hashlib
 import io
 import random
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
@@ -17,7 +19,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with their integer labels, index by index."""
+    """Texts with their integer labels, index by index; `labels` is empty where they are not known."""
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
@@ -28,6 +30,11 @@ class Examples:
     def head(self, count: int | None) -> "Examples":
         """The first `count` examples; all of them for None."""
         return Examples(self.texts[:count], self.labels[:count])
+
+    def take(self, index: Sequence[int]) -> "Examples":
+        """The examples at these positions, in their order."""
+        labels = tuple(self.labels[one] for one in index) if self.labels else ()
+        return Examples(tuple(self.texts[one] for one in index), labels)
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Dataset:
         digest = hashlib.sha256()
         for split in SPLITS:
             examples = getattr(self, split)
-            for text, label in zip(examples.texts, examples.labels, strict=True):
+            for text, label in zip_longest(examples.texts, examples.labels):
                 digest.update(f"{split}\t{label}\t{text}\n".encode())
         return digest.hexdigest()
 
@@ -90,6 +97,20 @@ def load_dataset(
     if name_labels:
         label_ids = _named(list(frame[label_column]), label_ids)
     return _from_frame(frame, Path(name), (text_column, label_column, split_column), label_ids)
+
+
+def load_texts(name: str, *, text_column: str = "text") -> Dataset:
+    """Texts without labels from a file as for `load_dataset`: all in train, for calibration only, in seeded order.
+
+    Raises:
+        AnatomyError: the file is missing or empty, lacks the column, or has empty cells in it.
+    """
+    path = Path(name)
+    frame = _read_table(path)
+    _check_table(frame, path, text_column)
+    texts = list(frame[text_column].astype(str))
+    random.Random(SPLIT_SEED).shuffle(texts)
+    return Dataset(name, Examples(tuple(texts), ()), _examples([]), _examples([]), ())
 
 
 def movie_reviews() -> Dataset:
@@ -144,16 +165,17 @@ def _imdb() -> Dataset:
     return Dataset("imdb", _examples(train[2500:]), _examples(train[:2500]), _examples(test), ("negative", "positive"))
 
 
-def _check_table(frame, path: Path, text_column: str, label_column: str, split_column: str | None) -> None:
-    for column in filter(None, (text_column, label_column, split_column)):
+def _check_table(frame, path: Path, text_column: str, *others: str | None) -> None:
+    named = [column for column in (text_column, *others) if column]
+    for column in named:
         if column not in frame.columns:
             raise AnatomyError(
                 f"data {path}: no column '{column}', found {', '.join(map(str, frame.columns))}; "
-                "next step: name it with --text-column, --label-column or --split-column"
+                "next step: name it with --text-column, --label-column or --split-column, or pass --unlabelled"
             )
     if frame.empty:
         raise AnatomyError(f"data {path}: no rows; next step: pass a file with examples")
-    if frame[text_column].isna().any() or frame[label_column].isna().any():
+    if frame[named[:2]].isna().any(axis=None):
         raise AnatomyError(f"data {path}: empty text or label cells; next step: fill or drop those rows")
 
 

@@ -69,6 +69,40 @@ def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
     assert read_plan(tmp_path / "paper" / "plan.json").parameters["threshold_rule"] == "bert"
 
 
+def test_text_without_labels_is_calibrated_on(bert_directory, tmp_path):
+    (tmp_path / "d.csv").write_text("text\n" + "\n".join(f"the film is very good {word}" for word in "abcdefgh"))
+    common = [
+        "--model",
+        bert_directory,
+        "--data",
+        tmp_path / "d.csv",
+        "--unlabelled",
+        "--align",
+        1,
+        "--output",
+        tmp_path / "o",
+    ]
+    done = export(*common)
+    plan = read_plan(tmp_path / "o" / "plan.json")
+    assert (plan.criterion, plan.parameters["keep_ratio"], plan.parameters["calibration_examples"]) == (
+        "obs-gradient",
+        0.5,
+        8,
+    )
+    assert plan.repair is not None
+    assert "accuracy cannot be measured (--data has no labels)" in " ".join(done.stderr.split())
+    assert "n/a" in done.stdout
+    refused = {
+        "fisher needs labelled calibration text": (1, "--criterion", "fisher", "--keep-ratio", 0.5),
+        "--max-accuracy-drop needs accuracy on validation text": (1, "--max-accuracy-drop", 1),
+        "--label-column cannot stand beside it": (2, "--label-column", "y"),
+    }
+    for message, (code, *more) in refused.items():
+        done = export(*common[:-1], tmp_path / "x", *more, code=code)
+        assert message in " ".join(done.stderr.split())
+    assert not (tmp_path / "x").exists()
+
+
 def test_default_options():
     found = {
         (calibrated, measured): score_options({}, calibrated=calibrated, measured=measured, align=16)

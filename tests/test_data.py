@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from anatomy_export.data import load_dataset, movie_reviews
+from anatomy_export.data import load_dataset, load_texts, movie_reviews
 from anatomy_export.errors import AnatomyError
 
 ROWS = pd.DataFrame({"text": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)]})
@@ -59,6 +59,18 @@ def test_bad_files(tmp_path: Path, content, message):
     (tmp_path / "d.csv").write_text(content)
     with pytest.raises(AnatomyError, match=message):
         load_dataset(str(tmp_path / "d.csv"))
+
+
+def test_texts_without_labels_are_all_calibration_text(tmp_path: Path):
+    ROWS[["text"]].to_csv(tmp_path / "d.csv", index=False)
+    data = load_texts(str(tmp_path / "d.csv"))
+    assert (len(data.train), data.train.labels, len(data.validation), len(data.test)) == (50, (), 0, 0)
+    assert sorted(data.train.texts) == sorted(ROWS["text"]) and data.train.texts != tuple(ROWS["text"])
+    assert data.train.take([3, 1]).texts == (data.train.texts[3], data.train.texts[1])
+    assert data.fingerprint == load_texts(str(tmp_path / "d.csv")).fingerprint
+    (tmp_path / "d.csv").write_text("text,other\n,1\n")
+    with pytest.raises(AnatomyError, match="empty text or label cells"):
+        load_texts(str(tmp_path / "d.csv"))
 
 
 def test_labels_that_are_lists(tmp_path: Path):

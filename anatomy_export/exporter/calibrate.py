@@ -5,6 +5,7 @@ arguments that the model itself passed. What the FFN does is read by hooks on it
 and in the last layer only the token that the classifier reads counts: no other reaches the logits.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,10 +61,17 @@ class LayerCall:
     attention: torch.Tensor | tuple | None = None
 
 
+def on_calibration_device(checkpoint: Checkpoint) -> Checkpoint:
+    """A copy on CUDA where there is one, for the passes over calibration text and their sums; else the checkpoint."""
+    if not torch.cuda.is_available():
+        return checkpoint
+    return replace(checkpoint, model=copy.deepcopy(checkpoint.model).to("cuda"))
+
+
 def calibration_sample(train: Examples, count: int, seed: int) -> Examples:
     """`count` seeded examples of `train`, or all of them."""
     chosen = np.random.default_rng(seed).permutation(len(train))[:count]
-    return Examples(tuple(train.texts[index] for index in chosen), tuple(train.labels[index] for index in chosen))
+    return train.take(chosen.tolist())
 
 
 def calibration_batches(

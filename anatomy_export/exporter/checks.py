@@ -48,7 +48,7 @@ class Job:
         """What accuracy is measured on; None where it is not."""
         if self.data is None or self.source.random_weights or not self.request.compare_dense:
             return None
-        return self.data.test.head(self.request.data.eval_examples)
+        return self.data.test.head(self.request.data.eval_examples) if len(self.data.test) else None
 
 
 def masked_logits(job: Job) -> list[np.ndarray]:

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 
 from anatomy_export.data import Dataset, Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.budget import ratio_for_flops, ratio_for_speedup
-from anatomy_export.exporter.calibrate import Batch, calibration_batches, calibration_sample
+from anatomy_export.exporter.calibrate import (
+    Batch,
+    calibration_batches,
+    calibration_sample,
+    on_calibration_device,
+)
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.flops import count_flops
@@ -41,9 +47,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What every choice is made from: the dense model, the calibration text as batches, and what was asked for."""
+    """What every choice is made from: the dense model, the calibration text as batches, and what was asked for.
+
+    `worker` is the dense model where the batches are: on CUDA where there is one.
+    """
 
     checkpoint: Checkpoint
+    worker: torch.nn.Module
     data: Dataset
     batches: list[Batch]
     options: ScoreOptions
@@ -78,18 +88,19 @@ def calibration_of(
         )
     sequence_length(checkpoint, options.seq_len, "--seq-len")
     sample = calibration_sample(data.train, examples, options.seed)
-    batches = calibration_batches(checkpoint, sample.texts, sample.labels, max_length=max_length, seed=options.seed)
-    return Calibration(checkpoint, data, batches, options, max_length, sample, progress)
+    worker = on_calibration_device(checkpoint)
+    batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=options.seed)
+    return Calibration(checkpoint, worker.model, data, batches, options, max_length, sample, progress)
 
 
 def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
     """Keep the neurons of `plan` and repair what is left of every layer."""
     with calibration.progress.bar("measure gradients", len(calibration.batches)) as tick:
-        gradients = measure_gradients(calibration.checkpoint.model, calibration.batches, after_batch=tick)
+        gradients = measure_gradients(calibration.worker, calibration.batches, after_batch=tick)
     keep = [np.array(layer.keep) for layer in plan.layers]
     with calibration.progress.bar("repair", len(keep)) as tick:
         done = refit(
-            calibration.checkpoint.model,
+            calibration.worker,
             calibration.batches,
             gradients,
             keep,
@@ -116,7 +127,7 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
     find_criterion(options.criterion)
     steps = len(calibration.batches) + len(model_blocks(model))
     with calibration.progress.bar("measure neurons", steps) as tick:
-        measurement = measure(model, calibration.batches, [options.criterion], context, tick=tick)
+        measurement = measure(calibration.worker, calibration.batches, [options.criterion], context, tick=tick)
     if options.max_accuracy_drop is not None:
         return _smallest_within(calibration, measurement, context, fingerprint)
     ratio, budget = _ratio(calibration, measurement)
@@ -177,7 +188,7 @@ def _refit(
 ) -> Refit | None:
     if calibration.options.compensate == NONE:
         return None
-    model, mode = calibration.checkpoint.model, calibration.options.compensate
+    model, mode = calibration.worker, calibration.options.compensate
     if quiet:
         return refit(model, calibration.batches, measurement.gradients, keep, mode=mode)
     with calibration.progress.bar("repair", len(keep)) as count:

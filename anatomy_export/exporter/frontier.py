@@ -7,7 +7,12 @@ import torch
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.calibrate import Batch, calibration_batches, calibration_sample
+from anatomy_export.exporter.calibrate import (
+    Batch,
+    calibration_batches,
+    calibration_sample,
+    on_calibration_device,
+)
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
@@ -77,7 +82,8 @@ def prune_ways(
     """
     ways = list(ways)
     sample = calibration_sample(train, examples, seed)
-    batches = calibration_batches(checkpoint, sample.texts, sample.labels, max_length=max_length, seed=seed)
+    worker = on_calibration_device(checkpoint)
+    batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
     rule = family_of(checkpoint.model.config).rule
     context = Context(
         seed=seed,
@@ -85,24 +91,23 @@ def prune_ways(
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )
-    measurement = measure(checkpoint.model, batches, sorted({way.criterion for way in ways}), context)
+    measurement = measure(worker.model, batches, sorted({way.criterion for way in ways}), context)
     fingerprint = model_fingerprint(checkpoint.model)
     for way in ways:
         try:
-            yield _prune(checkpoint, batches, measurement, way, align, fingerprint)
+            yield _prune(checkpoint.model, worker.model, batches, measurement, way, align, fingerprint)
         except AnatomyError as error:
             yield Refused(way, str(error))
 
 
 def _prune(
-    checkpoint: Checkpoint, batches: list[Batch], measurement: Measurement, way: Way, align: int, fingerprint: str
+    model, worker, batches: list[Batch], measurement: Measurement, way: Way, align: int, fingerprint: str
 ) -> Pruned:
-    model = checkpoint.model
     widths = choose_widths(measurement, way.criterion, keep_ratio=1 - way.removed, allocate=way.allocate, align=align)
     keep = kept_neurons(measurement.scores[way.criterion], widths)
     done = None
     if way.compensate != NONE:
-        done = refit(model, batches, measurement.gradients, keep, mode=way.compensate)
+        done = refit(worker, batches, measurement.gradients, keep, mode=way.compensate)
     layers = tuple(
         LayerPlan(block.layer, block.width, tuple(kept.tolist()))
         for block, kept in zip(model_blocks(model), keep, strict=True)

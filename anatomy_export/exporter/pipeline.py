@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.data import Dataset, load_dataset
+from anatomy_export.data import Dataset, load_dataset, load_texts
 from anatomy_export.exporter.bundle import MANIFEST, BundleFacts, write_manifest
 from anatomy_export.exporter.checks import Job, masked_logits, measure_accuracy, verify_export
 from anatomy_export.exporter.choose import Chosen
@@ -123,6 +123,8 @@ def load_source_data(source: ModelSource, checkpoint: Checkpoint, options: DataO
     name = options.data or source.default_data
     if name is None:
         return None
+    if options.unlabelled:
+        return load_texts(name, text_column=options.text_column)
     config = checkpoint.model.config
     data = load_dataset(
         name,

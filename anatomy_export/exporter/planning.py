@@ -47,6 +47,8 @@ def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, 
         reason = "this model is not trained"
     elif data is None:
         reason = "there is no --data"
+    elif not data.train.labels:
+        reason = "--data has no labels"
     elif not len(data.validation):
         reason = "--data leaves no row for validation"
     if reason and given.get("max_accuracy_drop") is not None:

@@ -81,7 +81,8 @@ def score_options(given: dict, *, calibrated: bool, measured: bool, align: int) 
 class DataOptions:
     """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
 
-    `calibration_examples` None: 512 where neurons are measured or repaired on them, else 32 to verify on.
+    `calibration_examples` None: 512 where neurons are measured or repaired on them, else 32 to verify on. `unlabelled`
+    text is calibrated on, and nothing else.
     """
 
     data: str | None = None
@@ -91,6 +92,7 @@ class DataOptions:
     max_length: int | None = None
     eval_examples: int | None = None
     calibration_examples: int | None = None
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)
