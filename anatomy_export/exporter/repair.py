@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load, save
 
-from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import PrunePlan
 
 REPAIR_FILE = "repair.safetensors"
@@ -28,10 +29,6 @@ class Repair:
 
     def to_bytes(self) -> bytes:
         """The content of `repair.safetensors`; the same repair gives the same bytes."""
-        try:
-            from safetensors.numpy import save
-        except ImportError as error:
-            raise MissingExtraError("safetensors", "cpu") from error
         tensors = {}
         for index, layer in enumerate(self.layers):
             tensors[f"layers.{index}.down_weight"] = np.ascontiguousarray(layer.down_weight, dtype="<f4")
@@ -104,10 +101,6 @@ def read_repair(plan: PrunePlan, directory: Path) -> Repair | None:
 
 
 def _from_bytes(content: bytes, path: Path, layers: int) -> Repair:
-    try:
-        from safetensors.numpy import load
-    except ImportError as error:
-        raise MissingExtraError("safetensors", "cpu") from error
     try:
         tensors = load(content)
         return Repair(
