@@ -75,7 +75,7 @@ class Editor:
         if external:
             self.data.append(tensor, content)
         else:
-            tensor.data_location = TensorProto.DEFAULT
+            tensor.ClearField("data_location")
             tensor.raw_data = content.tobytes()
         self._set_shape(tensor.name, content.shape)
 
