@@ -85,14 +85,17 @@ EXPORTERS = {
     ),
     "optimum": lambda checkpoint, path: export_onnx(checkpoint, path, exporter="optimum", fuse="none", metadata={}),
 }
-QUICK = {("gpt2", "own, fused"), ("bert", "own, fused"), ("gpt2", "dynamo 18"), ("bert", "dynamo 23")}
+QUICK = {(family, "torchscript 17") for family in FAMILY_NAMES} | {
+    ("gpt2", "torchscript, unfolded"),
+    ("gpt2", "dynamo 18"),
+    ("bert", "dynamo 23"),
+}
 
 
 def cases():
     for exporter in EXPORTERS:
         for family in FAMILY_NAMES:
-            quick = (family, exporter) in QUICK or exporter.startswith("torchscript")
-            marks = [needs_optimum] if "optimum" in exporter else [] if quick else [slow]
+            marks = [needs_optimum] if "optimum" in exporter else [] if (family, exporter) in QUICK else [slow]
             yield pytest.param(exporter, family, marks=marks)
 
 

@@ -51,9 +51,8 @@ class Editor:
         """Keep `array` under `name` where a single node uses that, else under a new one."""
         graph = self.graph
         found = graph.constant(name)
-        if found is None:
-            raise KeyError(name)
-        external, data_type = is_external(found.tensor), found.tensor.data_type
+        external = found is not None and is_external(found.tensor)
+        data_type = found.tensor.data_type if found else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         alone = name in graph.initializers and len(graph.uses[name]) == 1 and not graph.escapes(name)
         if alone and not shared:
             tensor = graph.initializers[name]

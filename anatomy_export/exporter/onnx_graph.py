@@ -104,7 +104,11 @@ class Graph:
         return None
 
     def array(self, name: str) -> np.ndarray | None:
-        """A constant of at most `SMALL` elements; None where there is none."""
+        """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""
+        maker = self.producer.get(name)
+        if maker is not None and operator(self.nodes[maker]) == "Unsqueeze":
+            inner = self.array(self.nodes[maker].input[0])
+            return None if inner is None else inner.reshape(-1)
         found = self.constant(name)
         if found is None or found.size > SMALL or is_external(found.tensor):
             return None

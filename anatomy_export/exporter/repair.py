@@ -65,10 +65,10 @@ def check_repair(plan: PrunePlan, repair: Repair | None) -> None:
             f"repaired weights have SHA-256 {repair.sha256[:12]}…, the plan expects "
             f"{str(plan.repair.get('sha256'))[:12]}…; next step: use the {REPAIR_FILE} that was made with this plan"
         )
-    shapes = [(layer.down_weight.shape[0], layer.down_bias.shape) for layer in repair.layers]
-    hidden = repair.layers[0].down_weight.shape[1] if repair.layers else 0
-    if shapes != [(kept, (hidden,)) for kept in plan.kept_widths]:
-        raise AnatomyError(f"repaired weights have {shapes} rows and biases, the plan keeps {plan.kept_widths}")
+    shapes = [(layer.down_weight.shape, layer.down_bias.shape) for layer in repair.layers]
+    hidden = repair.layers[0].down_bias.size if repair.layers else 0
+    if shapes != [((kept, hidden), (hidden,)) for kept in plan.kept_widths]:
+        raise AnatomyError(f"repaired weights and biases have {shapes}, the plan keeps {plan.kept_widths}")
 
 
 def read_repair(plan: PrunePlan, directory: Path) -> Repair | None:
@@ -79,7 +79,7 @@ def read_repair(plan: PrunePlan, directory: Path) -> Repair | None:
     """
     if plan.repair is None:
         return None
-    name = plan.repair.get("file")
+    name = plan.repair.get("file") if isinstance(plan.repair, dict) else plan.repair
     if not isinstance(name, str) or Path(name).name != name:
         raise AnatomyError(f"plan names the repair file {name!r}, expected a plain file name")
     path = Path(directory) / name
