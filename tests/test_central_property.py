@@ -29,6 +29,7 @@ from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_c
 from anatomy_export.progress import Progress
 
 WIDTH, LAYERS = 24, 3
+ONNX_SEED = 11
 TEXTS = (
     "the film is good",
     "awful",
@@ -122,17 +123,33 @@ def test_repaired_masked_sliced_reloaded(family, keep, seed):
     assert max(np.abs(bare(batch) - masked(batch)).max() for batch in batches) > 1e-6, "the repair changed nothing"
 
 
-@pytest.mark.parametrize("fuse", ["ort", "none"])
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @settings(max_examples=2, deadline=None)
-@given(keep=keeps)
-def test_masked_sliced_reloaded_onnx(family, fuse, keep, seed=11):
+@given(keep=keeps, seed=st.integers(0, 1000))
+def test_masked_sliced_reloaded_onnx(family, keep, seed):
     checkpoint = tiny_checkpoint(family, seed=seed)
+    check(checkpoint, plan_for(checkpoint.model, keep), onnx=True, fuse="none")
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_repaired_masked_sliced_reloaded_fused_onnx(family):
+    checkpoint = tiny_checkpoint(family, seed=ONNX_SEED)
+    generator = np.random.default_rng(len(family))
+    keep = [set(generator.choice(WIDTH, size=size, replace=False).tolist()) for size in (3, 17, 8)]
     plan = plan_for(checkpoint.model, keep)
-    repair = repair_for(checkpoint.model, plan, seed) if fuse == "ort" else None
-    dense = dense_onnx_of(family, seed) if fuse == "ort" else None
+    repair = repair_for(checkpoint.model, plan, ONNX_SEED)
+    check(checkpoint, replace(plan, repair=repair.entry()), onnx=True, repair=repair)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@settings(max_examples=6, deadline=None)
+@given(keep=keeps, repaired=st.booleans())
+def test_masked_sliced_reloaded_onnx_surgery(family, keep, repaired):
+    checkpoint = tiny_checkpoint(family, seed=ONNX_SEED)
+    plan = plan_for(checkpoint.model, keep)
+    repair = repair_for(checkpoint.model, plan, ONNX_SEED) if repaired else None
     plan = replace(plan, repair=repair and repair.entry())
-    check(checkpoint, plan, onnx=True, fuse=fuse, repair=repair, dense_onnx=dense)
+    check(checkpoint, plan, onnx=False, repair=repair, dense_onnx=dense_onnx_of(family, ONNX_SEED))
 
 
 def test_keeping_all_is_the_identity(family_name):
