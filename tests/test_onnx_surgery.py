@@ -88,6 +88,7 @@ def test_every_spelling_computes_what_masking_does(spelling, repaired, tmp_path)
     expected = outputs(ffn_model(spelling, masked(layers, repair=repair)))
     assert outputs(out) == pytest.approx(expected, abs=1e-5)
     assert np.abs(outputs(ffn_model(spelling)) - expected).max() > 0.01, "pruning changed nothing"
+    onnx.checker.check_model(out, full_check=True)
     opened = OnnxModel(out)
     assert opened.widths == [len(kept) for kept in KEEP]
     assert onnx.load(out).graph.initializer or spelling == "constants"

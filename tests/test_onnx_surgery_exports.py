@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import transformers
 from conftest import FAMILY_NAMES, run, tiny_checkpoint
 from test_central_property import TEXTS, plan_for, repair_for
 
@@ -28,6 +29,10 @@ from anatomy_export.models.checkpoint import Checkpoint
 KEEP = ({0, 3, 7, 23}, set(range(2, 20)), {5})
 TOLERANCE = 1e-5
 slow = pytest.mark.slow
+needs_transformers_5 = pytest.mark.skipif(
+    transformers.__version__ < "5",
+    reason="TorchScript cannot trace how transformers 4.57 builds GPT-2's mask",
+)
 needs_optimum = pytest.mark.skipif(find_spec("optimum") is None, reason="needs the optimum extra (make test-optimum)")
 
 
@@ -96,6 +101,8 @@ def cases():
     for exporter in EXPORTERS:
         for family in FAMILY_NAMES:
             marks = [needs_optimum] if "optimum" in exporter else [] if (family, exporter) in QUICK else [slow]
+            if family == "gpt2" and exporter.startswith("torchscript"):
+                marks = [*marks, needs_transformers_5]
             yield pytest.param(exporter, family, marks=marks)
 
 
@@ -107,6 +114,7 @@ def check_cut(model: Path, checkpoint: Checkpoint, plan, repair, folder: Path) -
         repair.save(folder)
     result = run("slice-onnx", model, "--plan", folder / "plan.json", "-o", folder / "out.onnx")
     assert result.exit_code == 0, result.output
+    onnx.checker.check_model(folder / "out.onnx", full_check=True)
     assert OnnxModel(folder / "out.onnx").widths == plan.kept_widths
     batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
     sliced = logits_of(torch_forward(slice_neurons(checkpoint.model, plan, repair)), batches)
@@ -128,7 +136,7 @@ def test_cut_export_is_the_sliced_torch_model(exporter, family, tmp_path):
 
 def test_biases_that_exporters_share_because_they_are_equal(tmp_path):
     """A fresh model's biases are all zero: one initializer for every layer."""
-    checkpoint = sensitive_checkpoint.__wrapped__("gpt2")
+    checkpoint = sensitive_checkpoint.__wrapped__("bert")
     with torch.no_grad():
         for block in model_blocks(checkpoint.model):
             block.up_bias.zero_()
@@ -162,7 +170,7 @@ WITHOUT = ("torch", "transformers", "onnxruntime", "onnxscript", "tokenizers", "
 
 def test_the_base_install_is_enough(tmp_path):
     """Packages of the extras are made unimportable; .ci/run does the same with an environment that lacks them."""
-    checkpoint = sensitive_checkpoint("gpt2")
+    checkpoint = sensitive_checkpoint("bert")
     EXPORTERS["torchscript 17"](checkpoint, tmp_path / "model.onnx")
     plan = plan_for(checkpoint.model, KEEP)
     repair = repair_for(checkpoint.model, plan, 1)

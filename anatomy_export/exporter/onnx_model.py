@@ -19,17 +19,17 @@ MOST_REASONS = 4
 
 
 class OnnxModel:
-    """An ONNX file opened for surgery: its graph, and the FFNs found in it.
+    """An ONNX file opened for surgery: its graph, and the FFNs found in it; `proto` where it is in memory already.
 
     Raises:
         AnatomyError: no ONNX file, a damaged one, or no FFN in it.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, proto: onnx.ModelProto | None = None):
         self.path = Path(path)
         self.folder = self.path.parent
         with damage_is_refused(self.path):
-            self.proto = read_model(self.path)
+            self.proto = read_model(self.path) if proto is None else proto
             if self.proto.functions:
                 self.proto = onnx.inliner.inline_local_functions(self.proto)
             self.graph = Graph(self.proto)

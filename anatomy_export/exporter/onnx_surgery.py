@@ -11,7 +11,7 @@ from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_plan import weights_plan
-from anatomy_export.exporter.onnx_tensors import DataFile
+from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
 from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.repair import Repair, read_repair
 from anatomy_export.files import staged_file, write_atomic
@@ -161,7 +161,7 @@ def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, sta
         _set_metadata(model, plan, found if exact else None)
         editor.save(staged, model.folder)
     with progress.stage("check the result"):
-        _check_written(staged, plan, found if exact else None)
+        _check(OnnxModel(staged, model.proto), plan, found if exact else None)
     return found
 
 
@@ -181,16 +181,16 @@ def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) ->
     onnx.helper.set_model_props(model.proto, metadata)
 
 
-def _check_written(path: Path, plan: PrunePlan, fingerprint: str | None) -> None:
-    """Raise AnatomyError unless the file is valid ONNX whose shapes agree and whose FFNs are the planned ones."""
+def _check(written: OnnxModel, plan: PrunePlan, fingerprint: str | None) -> None:
+    """Raise AnatomyError unless the result is valid ONNX whose shapes agree and whose FFNs are the planned ones."""
     try:
-        onnx.checker.check_model(path, full_check=True)
+        with damage_is_refused(written.path):
+            onnx.checker.check_model(without_large_tensors(written.proto), full_check=True)
     except Exception as error:
         raise AnatomyError(
             f"the cut model is not valid ONNX ({first_line(error)[:300]}); next step: does the uncut one pass "
             "onnx.checker.check_model with full_check?"
         ) from error
-    written = OnnxModel(path)
     if written.widths != plan.kept_widths:
         raise AnatomyError(f"the cut model has FFNs of {written.widths}, the plan keeps {plan.kept_widths}")
     if fingerprint is not None and written.fingerprint() != fingerprint:

@@ -184,6 +184,31 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
             graphs.extend(attribute.graphs)
 
 
+def without_large_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with its large initializers as inputs of their type and shape: what a checker needs of them.
+
+    Raises:
+        AnatomyError: an initializer does not hold as many bytes as its shape takes.
+    """
+    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    small.metadata_props.extend(model.metadata_props)
+    graph, whole = small.graph, model.graph
+    graph.name = whole.name
+    for name in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
+        getattr(graph, name).extend(getattr(whole, name))
+    inputs = {value.name for value in whole.input}
+    for tensor in whole.initializer:
+        held = tensor_bytes(tensor) if is_external(tensor) else len(tensor.raw_data)
+        if held <= INLINE_BYTES and not is_external(tensor):
+            graph.initializer.append(tensor)
+            continue
+        if held != tensor_bytes(tensor):
+            raise AnatomyError(f"tensor '{tensor.name}' does not hold what its shape {list(tensor.dims)} takes")
+        if tensor.name not in inputs:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return small
+
+
 class DataFile:
     """The file that holds the external tensors of a model being written: `folder / name`."""
 
