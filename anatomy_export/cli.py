@@ -23,6 +23,7 @@ from anatomy_export.cli_common import (
     refuse_together,
     share,
 )
+from anatomy_export.cli_onnx import slice_onnx
 from anatomy_export.cli_study import pareto
 from anatomy_export.progress import Progress
 
@@ -283,6 +284,7 @@ def finetune(**options) -> None:
 main.add_command(bench)
 main.add_command(doctor)
 main.add_command(pareto)
+main.add_command(slice_onnx)
 
 
 def bench_main() -> None:

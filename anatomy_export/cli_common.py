@@ -26,7 +26,6 @@ EXTRA_OF_PACKAGE = {
             "onnxscript",
             "pandas",
             "psutil",
-            "safetensors",
             "torch",
             "transformers",
         ),

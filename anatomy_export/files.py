@@ -83,6 +83,66 @@ def staged_directory(target: Path, force: bool = False, marks: tuple[str, ...] =
 
 
 @contextmanager
+def staged_file(target: Path, force: bool = False) -> Iterator[Path]:
+    """Yield the path to write a file at, in a directory of its own; what is there on success moves to `target`'s place.
+
+    Files written beside it move beside `target`; all of them, or on any failure none.
+
+    Raises:
+        AnatomyError: `target`, or a file beside it of the same name as one that was written, exists and `force` is not
+            set, or the directory cannot be written.
+    """
+    target = Path(target).absolute()
+    _require_replaceable(target, force)
+    created = _make_parents(target.parent)
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    except OSError as error:
+        _remove_empty(created)
+        raise AnatomyError(
+            f"cannot write to {target.parent}: {error.strerror}; next step: choose another --output"
+        ) from error
+    try:
+        yield staging / target.name
+        names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == target.name)
+        for name in names:
+            _require_replaceable(target.with_name(name), force)
+        with _signals_held():
+            _move_all(staging, target.parent, names)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(created)
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _require_replaceable(target: Path, force: bool) -> None:
+    if target.is_dir():
+        raise AnatomyError(f"output {target} is a directory, expected a file; next step: choose another --output")
+    if target.exists() and not force:
+        raise AnatomyError(f"output {target} exists; next step: choose another --output, or replace it with --force")
+
+
+def _move_all(source: Path, target: Path, names: list[str]) -> None:
+    """Move files from one directory to another; where one move fails, what was there comes back."""
+    moved: list[str] = []
+    kept = Path(tempfile.mkdtemp(prefix="was-", dir=source))
+    try:
+        for name in names:
+            if (target / name).exists():
+                os.rename(target / name, kept / name)
+            moved.append(name)
+            os.chmod(source / name, 0o644)
+            os.rename(source / name, target / name)
+    except BaseException:
+        for name in moved:
+            (target / name).unlink(missing_ok=True)
+            if (kept / name).exists():
+                os.rename(kept / name, target / name)
+        raise
+
+
+@contextmanager
 def _signals_held() -> Iterator[None]:
     """Let SIGINT and SIGTERM wait until the end of the block (in the main thread, the only one that they reach)."""
     if threading.current_thread() is not threading.main_thread():

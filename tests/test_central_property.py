@@ -1,6 +1,8 @@
-"""masked ≡ sliced ≡ reloaded ≡ ONNX, for every family, with unequal widths and biases that are not zero."""
+"""masked ≡ sliced ≡ reloaded ≡ ONNX ≡ ONNX-surgery, for every family, with unequal widths and non-zero biases."""
 
 import copy
+import functools
+import io
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,12 @@ import torch
 from conftest import FAMILY_NAMES, tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.onnx_export import export_onnx
+from anatomy_export.exporter.onnx_model import OnnxModel
+from anatomy_export.exporter.onnx_surgery import slice_onnx
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, identity_plan
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import LayerRepair, Repair, read_repair
@@ -21,8 +26,10 @@ from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import compare_all, logits_of, torch_forward, verification_batches
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anatomy_export.progress import Progress
 
 WIDTH, LAYERS = 24, 3
+ONNX_SEED = 11
 TEXTS = (
     "the film is good",
     "awful",
@@ -52,7 +59,17 @@ def plan_for(model, keep) -> PrunePlan:
     return PrunePlan(model_fingerprint(model), layers, criterion="random")
 
 
-def forwards(checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: bool, fuse: str = "ort", repair=None):
+@functools.cache
+def dense_onnx_of(family: str, seed: int) -> bytes:
+    """The fused export of a dense model, which surgery then cuts."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(tiny_checkpoint(family, seed=seed), Path(folder) / "model.onnx", metadata={})
+        return (Path(folder) / "model.onnx").read_bytes()
+
+
+def forwards(
+    checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: bool, fuse="ort", repair=None, dense_onnx=None
+):
     masked = copy.deepcopy(checkpoint.model)
     mask_neurons_(masked, plan, repair)
     if repair is not None:
@@ -65,12 +82,17 @@ def forwards(checkpoint: Checkpoint, plan: PrunePlan, folder: Path, *, onnx: boo
     if onnx:
         export_onnx(sliced, folder / "model.onnx", fuse=fuse, metadata={})
         others["onnx"] = OnnxClassifier(folder / "model.onnx", checkpoint.tokenizer, 32).run
+    if dense_onnx is not None:
+        (folder / "dense.onnx").write_bytes(dense_onnx)
+        progress = Progress(Console(file=io.StringIO()))
+        slice_onnx(OnnxModel(folder / "dense.onnx"), plan, repair, folder / "cut.onnx", progress=progress)
+        others["onnx-surgery"] = OnnxClassifier(folder / "cut.onnx", checkpoint.tokenizer, 32).run
     return torch_forward(masked), others
 
 
-def check(checkpoint, plan, *, onnx: bool, fuse: str = "ort", repair=None):
+def check(checkpoint, plan, **options):
     with tempfile.TemporaryDirectory() as folder:
-        masked, others = forwards(checkpoint, plan, Path(folder), onnx=onnx, fuse=fuse, repair=repair)
+        masked, others = forwards(checkpoint, plan, Path(folder), **options)
         batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
         found = {name: logits_of(forward, batches) for name, forward in others.items()}
         comparisons = compare_all("masked", logits_of(masked, batches), found, batches)
@@ -101,15 +123,33 @@ def test_repaired_masked_sliced_reloaded(family, keep, seed):
     assert max(np.abs(bare(batch) - masked(batch)).max() for batch in batches) > 1e-6, "the repair changed nothing"
 
 
-@pytest.mark.parametrize("fuse", ["ort", "none"])
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @settings(max_examples=2, deadline=None)
 @given(keep=keeps, seed=st.integers(0, 1000))
-def test_masked_sliced_reloaded_onnx(family, fuse, keep, seed):
+def test_masked_sliced_reloaded_onnx(family, keep, seed):
     checkpoint = tiny_checkpoint(family, seed=seed)
+    check(checkpoint, plan_for(checkpoint.model, keep), onnx=True, fuse="none")
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_repaired_masked_sliced_reloaded_fused_onnx(family):
+    checkpoint = tiny_checkpoint(family, seed=ONNX_SEED)
+    generator = np.random.default_rng(len(family))
+    keep = [set(generator.choice(WIDTH, size=size, replace=False).tolist()) for size in (3, 17, 8)]
     plan = plan_for(checkpoint.model, keep)
-    repair = repair_for(checkpoint.model, plan, seed) if fuse == "ort" else None
-    check(checkpoint, replace(plan, repair=repair and repair.entry()), onnx=True, fuse=fuse, repair=repair)
+    repair = repair_for(checkpoint.model, plan, ONNX_SEED)
+    check(checkpoint, replace(plan, repair=repair.entry()), onnx=True, repair=repair)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+@settings(max_examples=6, deadline=None)
+@given(keep=keeps, repaired=st.booleans())
+def test_masked_sliced_reloaded_onnx_surgery(family, keep, repaired):
+    checkpoint = tiny_checkpoint(family, seed=ONNX_SEED)
+    plan = plan_for(checkpoint.model, keep)
+    repair = repair_for(checkpoint.model, plan, ONNX_SEED) if repaired else None
+    plan = replace(plan, repair=repair and repair.entry())
+    check(checkpoint, plan, onnx=False, repair=repair, dense_onnx=dense_onnx_of(family, ONNX_SEED))
 
 
 def test_keeping_all_is_the_identity(family_name):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load, save
 
-from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import PrunePlan
 
 REPAIR_FILE = "repair.safetensors"
@@ -28,10 +29,6 @@ class Repair:
 
     def to_bytes(self) -> bytes:
         """The content of `repair.safetensors`; the same repair gives the same bytes."""
-        try:
-            from safetensors.numpy import save
-        except ImportError as error:
-            raise MissingExtraError("safetensors", "cpu") from error
         tensors = {}
         for index, layer in enumerate(self.layers):
             tensors[f"layers.{index}.down_weight"] = np.ascontiguousarray(layer.down_weight, dtype="<f4")
@@ -68,10 +65,10 @@ def check_repair(plan: PrunePlan, repair: Repair | None) -> None:
             f"repaired weights have SHA-256 {repair.sha256[:12]}…, the plan expects "
             f"{str(plan.repair.get('sha256'))[:12]}…; next step: use the {REPAIR_FILE} that was made with this plan"
         )
-    shapes = [(layer.down_weight.shape[0], layer.down_bias.shape) for layer in repair.layers]
-    hidden = repair.layers[0].down_weight.shape[1] if repair.layers else 0
-    if shapes != [(kept, (hidden,)) for kept in plan.kept_widths]:
-        raise AnatomyError(f"repaired weights have {shapes} rows and biases, the plan keeps {plan.kept_widths}")
+    shapes = [(layer.down_weight.shape, layer.down_bias.shape) for layer in repair.layers]
+    hidden = repair.layers[0].down_bias.size if repair.layers else 0
+    if shapes != [((kept, hidden), (hidden,)) for kept in plan.kept_widths]:
+        raise AnatomyError(f"repaired weights and biases have {shapes}, the plan keeps {plan.kept_widths}")
 
 
 def read_repair(plan: PrunePlan, directory: Path) -> Repair | None:
@@ -82,7 +79,7 @@ def read_repair(plan: PrunePlan, directory: Path) -> Repair | None:
     """
     if plan.repair is None:
         return None
-    name = plan.repair.get("file")
+    name = plan.repair.get("file") if isinstance(plan.repair, dict) else plan.repair
     if not isinstance(name, str) or Path(name).name != name:
         raise AnatomyError(f"plan names the repair file {name!r}, expected a plain file name")
     path = Path(directory) / name
@@ -104,10 +101,6 @@ def read_repair(plan: PrunePlan, directory: Path) -> Repair | None:
 
 
 def _from_bytes(content: bytes, path: Path, layers: int) -> Repair:
-    try:
-        from safetensors.numpy import load
-    except ImportError as error:
-        raise MissingExtraError("safetensors", "cpu") from error
     try:
         tensors = load(content)
         return Repair(

@@ -1,0 +1,76 @@
+"""The commands that work on an existing ONNX file, without torch: parse, call one function, print."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from anatomy_export.cli_common import CRITERION_NAMES, AnatomyCommand, refuse_alone, refuse_together, share
+from anatomy_export.progress import Progress
+
+_SLICE_EPILOG = """\b
+Examples:
+  anatomy slice-onnx model.onnx --plan exports/bert-slice/plan.json -o sliced.onnx
+  anatomy slice-onnx model.onnx --plan plan.json --dry-run
+  anatomy slice-onnx model.onnx --keep-ratio 0.5 --criterion magnitude --save-plan plan.json -o sliced.onnx
+"""
+
+
+@click.command("slice-onnx", cls=AnatomyCommand, epilog=_SLICE_EPILOG)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--plan", type=click.Path(path_type=Path), help="A plan.json; a repair that it names lies beside it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .onnx file to write.")
+@click.option("--keep-ratio", type=float, callback=share, help="Without a plan: share of the neurons that stays.")
+@click.option(
+    "--criterion",
+    type=click.Choice(CRITERION_NAMES),
+    default="magnitude",
+    show_default=True,
+    help="Of --keep-ratio: magnitude or random; the others need the torch model.",
+)
+@click.option("--align", type=click.IntRange(min=1), default=16, show_default=True, help="Of --keep-ratio.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --criterion random.")
+@click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan of --keep-ratio too.")
+@click.option("--force", is_flag=True, help="Replace an earlier output.")
+@click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def slice_onnx(**options) -> None:
+    """Cut the FFNs of an ONNX file by a plan, whatever exported it."""
+    _refuse_contradictions(options)
+    from anatomy_export.exporter.onnx_surgery import SliceRequest, run_slice
+
+    as_json = options.pop("as_json")
+    result = run_slice(SliceRequest(**options), Progress())
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+        return
+    Console().print(_table(result))
+    click.echo(f"wrote {result.output}" if result.output else "dry run: nothing was written")
+
+
+def _refuse_contradictions(options: dict) -> None:
+    if (options["plan"] is None) == (options["keep_ratio"] is None):
+        raise click.UsageError("Give either --plan or --keep-ratio.")
+    if options["plan"]:
+        refuse_together("--plan", "already says which neurons stay", ("criterion", "align", "seed", "save_plan"))
+    elif options["criterion"] != "random":
+        refuse_alone("seed", "--criterion random")
+    if options["dry_run"]:
+        refuse_together("--dry-run", "writes nothing", ("output", "save_plan", "force"))
+    elif options["output"] is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+
+
+def _table(result) -> Table:
+    table = Table(title=f"{sum(one.width - one.kept for one in result.layers):,} FFN neurons removed")
+    for heading, side in (("layer", "right"), ("width", "right"), ("kept", "right"), ("found as", "left")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for one in result.layers:
+        table.add_row(str(one.layer), f"{one.width:,}", f"{one.kept:,}", one.found_as)
+    before, after = result.size_bytes
+    if after is not None:
+        table.add_section()
+        table.add_row("MB", f"{before / 1e6:,.2f}", f"{after / 1e6:,.2f}", f"{(after - before) / before:+.1%}")
+    return table

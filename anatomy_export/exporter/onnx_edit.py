@@ -1,0 +1,143 @@
+"""Give nodes of an ONNX graph smaller constants, then drop what no node uses any more."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto
+
+from anatomy_export.exporter.onnx_graph import Graph, Use
+from anatomy_export.exporter.onnx_tensors import DataFile, all_tensors, is_external
+
+FIRST_IR_WITH_FREE_INITIALIZERS = 4
+DATA_FIELDS = (
+    "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data", "raw_data", "external_data",
+)  # fmt: skip
+
+
+class Editor:
+    """Changes a model in place; constants that came from an external file go to `data`."""
+
+    def __init__(self, model: onnx.ModelProto, graph: Graph, data: DataFile):
+        self.model, self.graph, self.data = model, graph, data
+        self.shapes = {value.name: value for value in (*graph.proto.input, *graph.proto.value_info)}
+        self.names = {*graph.initializers, *graph.producer, *self.shapes, *graph.captured}
+        self.let_go: set[str] = set()
+        self.before: dict[int, list[NodeProto]] = {}
+
+    def replace_(self, use: Use, array: np.ndarray) -> None:
+        """Put `array` at a node's input, in the type of the constant that is there; no other node sees a change."""
+        node = self.graph.nodes[use.node]
+        name = node.input[use.input]
+        node.input[use.input] = self._store(name, array)
+
+    def replace_size_(self, reshape: int, use: Use, array: np.ndarray) -> None:
+        """The same for the size that a Reshape takes, itself or through a Concat that others may share."""
+        if use.node == reshape:
+            self.replace_(use, array)
+            return
+        node, concat = self.graph.nodes[reshape], self.graph.nodes[use.node]
+        own = NodeProto()
+        own.CopyFrom(concat)
+        own.name = self._unique(concat.name or concat.output[0])
+        own.output[0] = self._unique(concat.output[0])
+        own.input[use.input] = self._store(concat.input[use.input], array, shared=True)
+        self.let_go.add(node.input[1])
+        node.input[1] = own.output[0]
+        self.before.setdefault(reshape, []).append(own)
+
+    def _store(self, name: str, array: np.ndarray, shared: bool = False) -> str:
+        """Keep `array` under `name` where a single node uses that, else under a new one."""
+        graph = self.graph
+        found = graph.constant(name)
+        external = found is not None and is_external(found.tensor)
+        data_type = found.tensor.data_type if found else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        alone = name in graph.initializers and len(graph.uses[name]) == 1 and not graph.escapes(name)
+        if alone and not shared:
+            tensor = graph.initializers[name]
+        else:
+            tensor = graph.proto.initializer.add(name=self._unique(name), data_type=data_type)
+            self.let_go.add(name)
+            if self.model.ir_version < FIRST_IR_WITH_FREE_INITIALIZERS:
+                graph.proto.input.append(onnx.helper.make_tensor_value_info(tensor.name, data_type, list(array.shape)))
+        self._write(tensor, array, external)
+        return tensor.name
+
+    def _write(self, tensor: TensorProto, array: np.ndarray, external: bool) -> None:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        content = np.ascontiguousarray(array, dtype=dtype.newbyteorder("<"))
+        for field in DATA_FIELDS:
+            tensor.ClearField(field)
+        del tensor.dims[:]
+        tensor.dims.extend(content.shape)
+        if external:
+            self.data.append(tensor, content)
+        else:
+            tensor.ClearField("data_location")
+            tensor.raw_data = content.tobytes()
+        self._set_shape(tensor.name, content.shape)
+
+    def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if name in self.shapes and self.shapes[name].type.tensor_type.HasField("shape"):
+            dims = self.shapes[name].type.tensor_type.shape
+            del dims.dim[:]
+            for size in shape:
+                dims.dim.add(dim_value=size)
+
+    def narrow_(self, name: str, axis: int, width: int) -> None:
+        """Correct the recorded shape of a value, where there is one."""
+        if name not in self.shapes:
+            return
+        dims = self.shapes[name].type.tensor_type.shape.dim
+        if len(dims) >= -axis and dims[axis].HasField("dim_value"):
+            dims[axis].dim_value = width
+
+    def _unique(self, name: str) -> str:
+        new = next(found for count in range(len(self.names) + 1) if (found := f"{name}_cut{count}") not in self.names)
+        self.names.add(new)
+        return new
+
+    def finish_(self) -> None:
+        """Put new nodes in their places and drop constants, and what only led to them, that no node uses any more."""
+        proto = self.graph.proto
+        nodes = [one for index, node in enumerate(self.graph.nodes) for one in (*self.before.get(index, ()), node)]
+        gone, dropped = self._unused(nodes)
+        kept = [node for node in nodes if id(node) not in gone]
+        if len(kept) != len(self.graph.nodes) or self.before:
+            copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
+            del proto.node[:]
+            proto.node.extend(copies)
+        for field in (proto.initializer, proto.value_info, proto.input):
+            for index in range(len(field) - 1, -1, -1):
+                if field[index].name in dropped:
+                    del field[index]
+
+    def _unused(self, nodes: list[NodeProto]) -> tuple[set[int], set[str]]:
+        """Nodes (by identity) and names that nothing leads to any more, among those that were let go."""
+        uses = Counter(name for node in nodes for name in node.input)
+        gone: set[int] = set()
+        dropped: set[str] = set()
+        left = list(self.let_go)
+        while left:
+            name = left.pop()
+            if uses[name] or name in dropped or self.graph.escapes(name):
+                continue
+            if name in self.graph.initializers:
+                dropped.add(name)
+            elif name in self.graph.producer:
+                node = self.graph.nodes[self.graph.producer[name]]
+                if any(uses[one] or self.graph.escapes(one) for one in node.output):
+                    continue
+                gone.add(id(node))
+                dropped.update(one for one in node.output if one)
+                uses.subtract(node.input)
+                left += [one for one in node.input if one]
+        return gone, dropped
+
+    def save(self, path: Path, folder: Path) -> None:
+        """Write the model to `path`, and the external tensors that are not yet in `data` from those in `folder`."""
+        for tensor in all_tensors(self.model):
+            if is_external(tensor) and not self.data.holds(tensor):
+                self.data.copy(tensor, folder)
+        path.write_bytes(self.model.SerializeToString())

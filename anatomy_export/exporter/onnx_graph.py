@@ -1,0 +1,141 @@
+"""Who makes and who uses each value of an ONNX graph, and which values are constants."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto
+
+from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array
+
+STANDARD, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
+MOST_STEPS = 64
+SMALL = 64
+CASTS = (*FLOAT_TYPES, TensorProto.INT64)
+
+
+def operator(node: NodeProto) -> str:
+    """The operator's name, with "com.microsoft." before ONNX Runtime's own and the domain before any other."""
+    return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
+
+
+def attribute(node: NodeProto, name: str, default):
+    """An attribute's value, or the default where the node has none."""
+    for one in node.attribute:
+        if one.name == name:
+            return onnx.helper.get_attribute_value(one)
+    return default
+
+
+@dataclass(frozen=True)
+class Use:
+    """A value at a node's input."""
+
+    node: int
+    input: int
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A stored tensor as a node sees it; `flipped` where a Transpose lies between."""
+
+    tensor: TensorProto
+    flipped: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        dims = tuple(self.tensor.dims)
+        return dims[::-1] if self.flipped else dims
+
+    @property
+    def size(self) -> int:
+        return prod(self.tensor.dims)
+
+
+class Graph:
+    """The main graph of a model, its nodes by index."""
+
+    def __init__(self, model: onnx.ModelProto):
+        self.proto = model.graph
+        self.nodes = list(model.graph.node)
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.outputs = {value.name for value in model.graph.output}
+        self.producer: dict[str, int] = {}
+        self.uses: dict[str, list[Use]] = defaultdict(list)
+        self.captured: set[str] = set()
+        self._constants: dict[str, Constant | None] = {}
+        for index, node in enumerate(self.nodes):
+            for name in node.output:
+                self.producer[name] = index
+            for position, name in enumerate(node.input):
+                if name:
+                    self.uses[name].append(Use(index, position))
+            self.captured |= _names_inside(node)
+
+    def escapes(self, name: str) -> bool:
+        """Is the value an output of the graph, or used in a graph nested in it?"""
+        return name in self.outputs or name in self.captured
+
+    def constant(self, name: str) -> Constant | None:
+        """The stored tensor behind a value, through Identity, Cast and Transpose; None where it is computed."""
+        if name not in self._constants:
+            self._constants[name] = self._constant(name)
+        return self._constants[name]
+
+    def _constant(self, name: str) -> Constant | None:
+        flipped = False
+        for _ in range(MOST_STEPS):
+            if name in self.initializers:
+                return Constant(self.initializers[name], flipped)
+            if name not in self.producer:
+                return None
+            node = self.nodes[self.producer[name]]
+            kind = operator(node)
+            if kind == "Constant":
+                tensor = constant_tensor(node)
+                return None if tensor is None else Constant(tensor, flipped)
+            if kind == "Transpose" and list(attribute(node, "perm", [1, 0])) == [1, 0]:
+                flipped = not flipped
+            elif not (kind == "Identity" or (kind == "Cast" and attribute(node, "to", 0) in CASTS)):
+                return None
+            name = node.input[0]
+        return None
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""
+        maker = self.producer.get(name)
+        if maker is not None and operator(self.nodes[maker]) == "Unsqueeze":
+            inner = self.array(self.nodes[maker].input[0])
+            return None if inner is None else inner.reshape(-1)
+        found = self.constant(name)
+        if found is None or found.size > SMALL or is_external(found.tensor):
+            return None
+        array = small_array(found.tensor)
+        return array.T if found.flipped else array
+
+
+def constant_tensor(node: NodeProto) -> TensorProto | None:
+    """What a Constant node holds; None for text and sparse values."""
+    for one in node.attribute:
+        if one.name == "value":
+            return one.t
+        if one.name in ("value_float", "value_floats", "value_int", "value_ints"):
+            dtype = np.float32 if "float" in one.name else np.int64
+            return onnx.numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(one), dtype))
+    return None
+
+
+def _names_inside(node: NodeProto) -> set[str]:
+    """Names that the graphs nested in a node use."""
+    names: set[str] = set()
+    graphs = [graph for one in node.attribute for graph in (*([one.g] if one.HasField("g") else []), *one.graphs)]
+    while graphs:
+        graph = graphs.pop()
+        names |= {value.name for value in graph.output}
+        for inner in graph.node:
+            names |= set(inner.input)
+            for one in inner.attribute:
+                graphs.extend((*([one.g] if one.HasField("g") else []), *one.graphs))
+    return names

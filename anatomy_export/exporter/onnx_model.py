@@ -1,0 +1,103 @@
+"""An ONNX file opened for surgery: its graph, the FFNs found in it, and what ties it to a plan."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+
+from anatomy_export.errors import AnatomyError, first_line
+from anatomy_export.exporter.fingerprint import ffn_fingerprint
+from anatomy_export.exporter.onnx_ffn import QUANTISED, Ffn, Refusal, find_ffns
+from anatomy_export.exporter.onnx_graph import Graph, operator
+from anatomy_export.exporter.onnx_tensors import all_tensors, external_region, is_external, read_model
+from anatomy_export.exporter.onnx_weights import OnnxFfn
+
+FINGERPRINT = "anatomy.fingerprint"
+MOST_REASONS = 4
+
+
+class OnnxModel:
+    """An ONNX file opened for surgery: its graph, and the FFNs found in it; `proto` where it is in memory already.
+
+    Raises:
+        AnatomyError: no ONNX file, a damaged one, or no FFN in it.
+    """
+
+    def __init__(self, path: Path, proto: onnx.ModelProto | None = None):
+        self.path = Path(path)
+        self.folder = self.path.parent
+        with damage_is_refused(self.path):
+            self.proto = read_model(self.path) if proto is None else proto
+            if self.proto.functions:
+                self.proto = onnx.inliner.inline_local_functions(self.proto)
+            self.graph = Graph(self.proto)
+            self.found = find_ffns(self.graph)
+        self.ffns = [OnnxFfn(self.graph, one, self.folder) for one in self.found if isinstance(one, Ffn)]
+        if not self.ffns:
+            raise AnatomyError(f"{self.path}: no FFN found to cut{self._reasons()}")
+
+    @property
+    def widths(self) -> list[int]:
+        return [ffn.width for ffn in self.ffns]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {entry.key: entry.value for entry in self.proto.metadata_props}
+
+    def fingerprint(self) -> str:
+        """That of the FFN weights; of a reduced-precision file the one that its metadata names.
+
+        Raises:
+            AnatomyError: the weights are not float32 and the metadata names none.
+        """
+        if all(ffn.is_float32 for ffn in self.ffns):
+            with damage_is_refused(self.path):
+                return ffn_fingerprint(ffn.weights() for ffn in self.ffns)
+        if FINGERPRINT not in self.metadata:
+            raise AnatomyError(
+                f"{self.path}: FFN weights are not float32 and no {FINGERPRINT} in the metadata says which model they "
+                "were; next step: cut the float32 file, then lower its precision"
+            )
+        return self.metadata[FINGERPRINT]
+
+    def files(self) -> set[Path]:
+        """The file and the external files that it names."""
+        external = {external_region(one, self.folder).path for one in all_tensors(self.proto) if is_external(one)}
+        return {self.path, *external}
+
+    def check_layers(self, count: int) -> None:
+        """Raise AnatomyError unless there is an FFN to cut for each of `count` layers; say which lack one, and why."""
+        if len(self.ffns) != count:
+            raise AnatomyError(
+                f"{self.path}: the plan has {count} layers, {len(self.ffns)} FFNs can be cut in this graph"
+                f"{self._reasons()}; nothing was written"
+            )
+
+    def _reasons(self) -> str:
+        refused = [
+            f"layer {index} ({one.name}): {one.reason}"
+            for index, one in enumerate(self.found)
+            if isinstance(one, Refusal)
+        ]
+        if refused:
+            more = f"; and {len(refused) - MOST_REASONS} more" if len(refused) > MOST_REASONS else ""
+            return ". Not cut: " + "; ".join(refused[:MOST_REASONS]) + more
+        if any(operator(node) in QUANTISED for node in self.graph.nodes):
+            return ": its weights are quantised; next step: cut the float32 file, then quantise the result"
+        return ": no two stored matrices with an activation between them and a residual after them"
+
+
+@contextmanager
+def damage_is_refused(path: Path) -> Iterator[None]:
+    """What a malformed protobuf leads to becomes one line."""
+    try:
+        yield
+    except AnatomyError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise AnatomyError(
+            f"{path} is damaged or no valid ONNX model ({type(error).__name__}: {first_line(error)[:200]}); "
+            "next step: export it again"
+        ) from error

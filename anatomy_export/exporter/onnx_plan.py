@@ -1,0 +1,42 @@
+"""A plan from the weights of an ONNX file alone, for where there is neither torch nor data."""
+
+import numpy as np
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.allocate import UNIFORM, uniform_widths
+from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+
+WEIGHT_CRITERIA = ("magnitude", "random")
+
+
+def weights_plan(model: OnnxModel, *, criterion: str, keep_ratio: float, align: int, seed: int) -> PrunePlan:
+    """Keep the same share of every layer: the rows of W2 with the largest norm, or seeded random ones.
+
+    Raises:
+        AnatomyError: a criterion that needs more than weights.
+    """
+    if criterion not in WEIGHT_CRITERIA:
+        raise AnatomyError(
+            f"criterion '{criterion}' needs the torch model, from weights alone go {', '.join(WEIGHT_CRITERIA)}; "
+            "next step: make a plan with anatomy-export and pass it as --plan"
+        )
+    layers = []
+    with damage_is_refused(model.path):
+        for index, (ffn, count) in enumerate(
+            zip(model.ffns, uniform_widths(model.widths, keep_ratio, align), strict=True)
+        ):
+            scores = _scores(ffn.down_weight(), criterion, seed, index)
+            order = np.lexsort((np.arange(ffn.width), -scores))
+            layers.append(LayerPlan(index, ffn.width, tuple(int(neuron) for neuron in np.sort(order[:count]))))
+    parameters = {"budget": "keep-ratio", "keep_ratio": keep_ratio, "align": align, "allocate": UNIFORM}
+    if criterion == "random":
+        parameters["seed"] = seed
+    return PrunePlan(model.fingerprint(), tuple(layers), criterion, parameters)
+
+
+def _scores(down_weight: np.ndarray, criterion: str, seed: int, layer: int) -> np.ndarray:
+    """(n,), higher = keep: the formulas of the criteria of the same names."""
+    if criterion == "random":
+        return np.random.default_rng([seed, layer]).random(len(down_weight))
+    return np.linalg.norm(down_weight.astype(np.float32), axis=1)
