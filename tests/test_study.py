@@ -246,6 +246,7 @@ def measured_as(seconds: dict[str, float]):
 def test_groups_of_masked_onnx_models(monkeypatch):
     monkeypatch.setattr(masked, "GROUP", 1)
     monkeypatch.setattr(masked, "measure", measured_as({"dense": 0.4, "a": 0.4, "b": 0.2}))
+    monkeypatch.setattr(masked, "export_onnx", lambda checkpoint, path, metadata: path.write_bytes(b"onnx"))
     checkpoint = tiny_checkpoint("bert")
     plan = random_plan(score_anatomy(checkpoint, BUILT_IN_PROBES, max_length=64), 30, seed=0)
     options = {"backend": "ort", "progress": Progress()}
