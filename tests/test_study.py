@@ -279,7 +279,7 @@ def test_latency_is_added_to_a_study(tested, monkeypatch):
 
 def test_an_interrupted_study_goes_on(bert_directory, tmp_path):
     data = tmp_path / "many.csv"
-    data.write_text("text,label\n" + "".join(f"the film is good {n},{n % 2}\n" for n in range(3000)))
+    data.write_text("text,label\n" + "".join(f"the film is good {n},{n % 2}\n" for n in range(600)))
     arguments = ["study", "--model", bert_directory, "--data", data, "--output", tmp_path / "s", "--seeds", "0"]
     process = spawn(*arguments, "--removed", "0.1,0.5")
     deadline = time.monotonic() + 60

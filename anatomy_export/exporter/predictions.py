@@ -23,7 +23,10 @@ class EncodedTexts:
 
 def encode_texts(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 128) -> EncodedTexts:
     """Tokenise once what is then run through several models."""
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    lengths = [
+        len(ids) for ids in checkpoint.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    ]
+    order = sorted(range(len(texts)), key=lambda index: lengths[index])
     batches = []
     for start in range(0, len(order), EVALUATION_BATCH):
         index = order[start : start + EVALUATION_BATCH]
