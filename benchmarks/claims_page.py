@@ -127,8 +127,8 @@ def _down(n: dict) -> str:
 
 def _faster(n: dict) -> str:
     return (
-        f"dense time ÷ masked time {n['least']:.2f} to {n['most']:.2f}; surely faster in {n['faster']} of "
-        f"{n['setups']} setups, surely slower in {n['slower']}"
+        f"dense time ÷ masked time {n['least']:.2f} to {n['most']:.2f}; faster in {n['faster']} of "
+        f"{n['setups']} setups, slower in {n['slower']} (95 % intervals; `{n['source']}`)"
     )
 
 

@@ -163,7 +163,8 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def results_markdown() -> str:
-    papers = [paper_section(path.name) for path in sorted(HERE.glob("paper-*.json"))]
+    jobs = sorted(set(HERE.glob("paper-*.json")) - {HERE / "paper-claims.json"})
+    papers = [paper_section(path.name) for path in jobs]
     return "\n".join(
         [
             "# Results\n\nWritten by `benchmarks/render.py` from the JSON files beside it.\n",

@@ -68,7 +68,12 @@ interval over sentences, paired.
 
 {markdown_table(PRESET_HEADINGS, rows)}
 {markdown_table(("random, share removed", "removed", "accuracy, %", "× dense"), shares)}
-{timing_note(study)}"""
+{refusals(study)}{timing_note(study)}"""
+
+
+def refusals(study: dict) -> str:
+    refused = {name: one["refused"] for name, one in study["setups"].items() if one["preset"] and "refused" in one}
+    return "".join(f"{name} is refused: {reason.split(';')[0]}.\n\n" for name, reason in refused.items())
 
 
 def preset_row(study: dict, name: str) -> tuple[str, ...]:
