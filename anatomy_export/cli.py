@@ -24,7 +24,7 @@ from anatomy_export.cli_common import (
     share,
 )
 from anatomy_export.cli_onnx import slice_onnx
-from anatomy_export.cli_study import pareto
+from anatomy_export.cli_study import pareto, score, study
 from anatomy_export.progress import Progress
 
 
@@ -285,6 +285,8 @@ main.add_command(bench)
 main.add_command(doctor)
 main.add_command(pareto)
 main.add_command(slice_onnx)
+main.add_command(score)
+main.add_command(study)
 
 
 def bench_main() -> None:

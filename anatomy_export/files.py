@@ -24,13 +24,28 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` as a whole or not at all."""
+def open_directory(target: Path) -> Path:
+    """`target` as a directory that can be written to, made where it is not there.
+
+    Raises:
+        AnatomyError: it is a file, or it cannot be made or written to.
+    """
+    target = Path(target).absolute()
+    if target.exists() and not target.is_dir():
+        raise AnatomyError(f"output {target} is a file, expected a directory; next step: choose another --output")
+    _make_parents(target)
+    if not os.access(target, os.W_OK | os.X_OK):
+        raise AnatomyError(f"cannot write to {target}: Permission denied; next step: choose another --output")
+    return target
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` as a whole or not at all; text as UTF-8."""
     path = Path(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -1,5 +1,6 @@
 """Probe sentences: short reviews that a model's anatomy is read from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from anatomy_export.errors import AnatomyError
@@ -19,6 +20,25 @@ BUILT_IN_PROBES = (
     "A comedy about joy that made the whole audience sit there in mournful silence.",
 )
 
+BUILT_IN_TASKS = (
+    "emotional tone, positive",
+    "emotional tone, negative",
+    "statement, subjective",
+    "statement, objective",
+    "acting, positive",
+    "plot, negative",
+    "extreme, negative",
+    "extreme, positive",
+    "sarcasm",
+    "irony",
+)
+
+
+def probe_tasks(probes: Sequence[str]) -> list[str | None]:
+    """The sub-task of each built-in probe; None for other texts."""
+    known = dict(zip(BUILT_IN_PROBES, BUILT_IN_TASKS, strict=True))
+    return [known.get(probe) for probe in probes]
+
 
 def load_probes(path: str | None) -> tuple[str, ...]:
     """The built-in probes, or one probe a line of a text file.
@@ -34,5 +54,5 @@ def load_probes(path: str | None) -> tuple[str, ...]:
         raise AnatomyError(f"probes {path}: cannot be read ({error}); next step: pass a UTF-8 text file") from error
     probes = tuple(line.strip() for line in lines if line.strip())
     if not probes:
-        raise AnatomyError(f"probes {path}: no sentence in it, expected one a line")
+        raise AnatomyError(f"probes {path}: no sentence in it, expected one a line; next step: write some")
     return probes

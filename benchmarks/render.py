@@ -1,10 +1,12 @@
-"""Write docs/RESULTS.md and docs/T4.md from the JSON files of this folder; every figure there comes from one."""
+"""Write docs/RESULTS.md, PAPER.md and T4.md from the JSON files of this folder; every figure there comes from one."""
 
 import json
 from pathlib import Path
 from statistics import median
 
+from claims_page import paper_markdown
 from frontier_tables import frontier_section
+from study_tables import score_section, study_section
 
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.bench.tables import (
@@ -161,13 +163,15 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def results_markdown() -> str:
-    papers = [paper_section(path.name) for path in sorted(HERE.glob("paper-*.json"))]
+    jobs = sorted(set(HERE.glob("paper-*.json")) - {HERE / "paper-claims.json"})
+    papers = [paper_section(path.name) for path in jobs]
     return "\n".join(
         [
             "# Results\n\nWritten by `benchmarks/render.py` from the JSON files beside it.\n",
             gap_section(),
             harness_section(),
             *(frontier_section(path.stem.split("-")[1]) for path in sorted(HERE.glob("frontier-*.json"))),
+            *(study_section(path.stem.split("-")[1]) for path in sorted(HERE.glob("study-*.json"))),
             *(section() for name, section in OPTIONAL.items() if (HERE / name).exists()),
             *papers,
         ]
@@ -239,6 +243,7 @@ the neurons kept ({body["environment"]["cpu"]}, {body["environment"]["threads"]}
 
 
 OPTIONAL = {
+    "score-cost.json": score_section,
     "pareto-bert.json": pareto_section,
     "target-speedup.json": speedup_section,
     "calibration-cost.json": cost_section,
@@ -282,6 +287,8 @@ def t4_markdown() -> str:
 
 def main() -> None:
     (DOCS / "RESULTS.md").write_text(results_markdown(), encoding="utf-8")
+    if (HERE / "paper-claims.json").exists():
+        (DOCS / "PAPER.md").write_text(paper_markdown(), encoding="utf-8")
     (DOCS / "T4.md").write_text(t4_markdown(), encoding="utf-8")
 
 

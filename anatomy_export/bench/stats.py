@@ -62,6 +62,15 @@ def summarize(times_s: Sequence[float]) -> Summary:
     )
 
 
+def median_interval(times_s: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
+    """95 % interval of the median of `times_s` by the smoothed bootstrap of `paired_ratio`; None under 10 values."""
+    values = np.asarray(times_s, dtype=np.float64)
+    if len(values) < MIN_ROUNDS:
+        return None
+    low, high = _interval(_median_draws(values, np.random.default_rng(seed)))
+    return float(low), float(high)
+
+
 def paired_ratio(
     reference_s: Sequence[float], own_s: Sequence[float], *, launches: Sequence[int] | None = None, seed: int = 0
 ) -> Ratio:

@@ -27,9 +27,13 @@ class Anatomy:
     def num_layers(self) -> int:
         return len(self.neuron_similarity)
 
+    def strong_mask(self, layer: int) -> np.ndarray:
+        """(P, n): is a neuron of a layer strong for a probe?"""
+        return self.neuron_similarity[layer] > self.strong_threshold
+
     def strong(self, layer: int) -> np.ndarray:
         """Sorted indices of the neurons of a layer that are strong for any probe."""
-        return np.flatnonzero((self.neuron_similarity[layer] > self.strong_threshold).any(axis=0))
+        return np.flatnonzero(self.strong_mask(layer).any(axis=0))
 
     def reduced(self, how: str) -> tuple[np.ndarray, list[np.ndarray]]:
         """One c, (L + 1,), and one s, (n,) a layer: of the first probe, or the mean over the probes."""

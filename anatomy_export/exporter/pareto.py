@@ -1,6 +1,5 @@
 """Accuracy against latency: every way to prune one model, and the ways that no other beats at both."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -23,15 +22,15 @@ from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.exporter.planning import CALIBRATION_EXAMPLES
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
 from anatomy_export.exporter.request import DataOptions
+from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.files import write_atomic
+from anatomy_export.files import open_directory
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
 from anatomy_export.models.zoo import resolve_model
 from anatomy_export.progress import Progress
 
 FORMAT_VERSION = 1
-RESULT = "pareto.json"
 DENSE = "dense"
 
 
@@ -72,8 +71,10 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         )
     max_length = sequence_length(checkpoint, request.data.max_length)
     settings = _settings(request, checkpoint, data.fingerprint, max_length)
-    results = _earlier(request.output / RESULT, settings)
-    request.output.mkdir(parents=True, exist_ok=True)
+    file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
+    earlier = file.earlier(settings, _check_entry)
+    results = {name: one for name, one in earlier["results"].items() if name != DENSE} if earlier else {}
+    open_directory(request.output)
     table = _latency_table(request, checkpoint, progress)
     widths = [block.width for block in model_blocks(checkpoint.model)]
     for one in results.values():
@@ -85,7 +86,7 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     dense = job.dense(data.validation)
     for name, found in job.evaluate(todo, data.validation, dense, table, "try ways on validation"):
         results[name] = found
-        _write(request.output, {**body, "partial": True, "results": results})
+        file.write({**body, "partial": True, "results": results})
     results[DENSE] = _dense_entry(dense, data.validation, model_blocks(checkpoint.model))
     asked = {DENSE, *(way.name for way in request.ways())}
     tried = {name: one for name, one in results.items() if name in asked and "speedup" in one}
@@ -95,7 +96,7 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     on_test = dict(job.evaluate(chosen, data.test, test_dense, table, "report on test"))
     on_test[DENSE] = _dense_entry(test_dense, data.test, model_blocks(checkpoint.model))
     whole = {**body, "partial": False, "results": results, "non_dominated": best, "test": on_test}
-    _write(request.output, whole)
+    file.write(whole)
     return whole
 
 
@@ -186,23 +187,8 @@ def _latency_table(request: ParetoRequest, checkpoint: Checkpoint, progress: Pro
     return latency_table(checkpoint, batch=request.batch, seq_len=seq_len, progress=progress)
 
 
-def _earlier(file: Path, settings: dict) -> dict[str, dict]:
-    """The results of an earlier run with the same settings; none where there was no run.
-
-    Raises:
-        AnatomyError: the file is of other settings, or no such result.
-    """
-    if not file.exists():
-        return {}
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))
-        same, results = before["settings"] == settings, dict(before["results"].items())
-    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise AnatomyError(f"{file}: not a result of anatomy pareto; next step: choose another --output") from error
-    if not same:
-        raise AnatomyError(f"{file}: made with other settings; next step: choose another --output")
-    return {name: one for name, one in results.items() if name != DENSE}
-
-
-def _write(output: Path, body: dict) -> None:
-    write_atomic(output / RESULT, json.dumps(body, indent=1) + "\n")
+def _check_entry(entry: dict) -> None:
+    """Raise KeyError or TypeError for what is no result of a way."""
+    if "refused" not in entry:
+        float(entry["accuracy"])
+        list(entry["widths"])

@@ -1,25 +1,62 @@
 """What a torch classifier predicts, and how far a pruned one's predictions are from the dense one's."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
 import numpy as np
 import torch
 
 from anatomy_export.models.checkpoint import Checkpoint
 
 EVALUATION_BATCH = 64
+NORMAL_975 = 1.959964
 
 
-@torch.inference_mode()
-def class_probabilities(checkpoint: Checkpoint, model, texts: tuple[str, ...], max_length: int = 128) -> np.ndarray:
-    """(len(texts), classes), in the order of `texts`."""
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    result = np.zeros((len(texts), model.config.num_labels))
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as padded batches of like length: of each its inputs by name, and where its rows stand among the texts."""
+
+    batches: tuple[tuple[np.ndarray, dict[str, torch.Tensor]], ...]
+    count: int
+
+
+def encode_texts(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 128) -> EncodedTexts:
+    """Tokenise once what is then run through several models."""
+    lengths = [
+        len(ids) for ids in checkpoint.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    ]
+    order = sorted(range(len(texts)), key=lambda index: lengths[index])
+    batches = []
     for start in range(0, len(order), EVALUATION_BATCH):
         index = order[start : start + EVALUATION_BATCH]
         inputs = checkpoint.tokenizer(
             [texts[one] for one in index], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
         )
+        batches.append((np.array(index), dict(inputs)))
+    return EncodedTexts(tuple(batches), len(texts))
+
+
+@torch.inference_mode()
+def encoded_probabilities(model, encoded: EncodedTexts) -> np.ndarray:
+    """Class probabilities (texts, classes), in the order of the texts."""
+    result = np.zeros((encoded.count, model.config.num_labels))
+    for index, inputs in encoded.batches:
         result[index] = model(**inputs).logits.double().softmax(-1).numpy()
     return result
+
+
+def class_probabilities(checkpoint: Checkpoint, model, texts: tuple[str, ...], max_length: int = 128) -> np.ndarray:
+    """(len(texts), classes), in the order of `texts`."""
+    return encoded_probabilities(model, encode_texts(checkpoint, texts, max_length))
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """95 % interval of a share of `right` among `total` > 0 (Wilson, "Probable inference", JASA 1927)."""
+    share, z2 = right / total, NORMAL_975**2
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    reach = NORMAL_975 / (1 + z2 / total) * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def compare_predictions(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray) -> dict:

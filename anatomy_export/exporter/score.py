@@ -65,5 +65,6 @@ def _target_states(checkpoint: Checkpoint, probe: str, max_length: int) -> torch
     inputs = checkpoint.tokenizer(probe, truncation=True, max_length=max_length, return_tensors="pt")
     position = family.target(inputs["input_ids"], checkpoint.model.config.pad_token_id)[0]
     with torch.inference_mode():
-        output = checkpoint.model(**inputs, output_hidden_states=True)
+        taken = {name: inputs[name] for name in family.inputs if name in inputs}
+        output = checkpoint.model(**taken, output_hidden_states=True)
     return torch.stack([state[0, position] for state in output.hidden_states])

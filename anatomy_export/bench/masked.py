@@ -1,0 +1,130 @@
+"""Seconds for 1,000 examples of masked models against the dense one (the paper, figures 4-1 and 5-1).
+
+The paper's job is batches of 32 texts padded to 100 tokens. All batches of one shape take the same time, so one of them
+is run in interleaved rounds and its median scaled to 1,000 examples.
+"""
+
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+from anatomy_export.bench.engines import EngineSpec, Inputs
+from anatomy_export.bench.environment import cpu_model, usable_cores
+from anatomy_export.bench.harness import Measured, Pool, measure, no_engine_left
+from anatomy_export.bench.stats import median_interval, paired_ratio
+from anatomy_export.errors import Terminated
+from anatomy_export.exporter.onnx_export import export_onnx
+from anatomy_export.exporter.plan import PrunePlan
+from anatomy_export.exporter.prune import mask_neurons_
+from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint, sequence_length
+from anatomy_export.progress import Progress
+
+EXAMPLES, BATCH, LENGTH = 1000, 32, 100
+ROUNDS, GROUP = 20, 4
+CALL_TIMEOUT_S = 600.0
+DENSE, KEY = "dense", "input"
+
+
+def time_masked(
+    checkpoint: Checkpoint,
+    plans: dict[str, PrunePlan],
+    texts: Sequence[str],
+    *,
+    backend: str = "torch",
+    progress: Progress,
+) -> Iterator[dict[str, dict]]:
+    """The timing of each plan by name, `GROUP` plans at a time, always beside the dense model, whose name is "dense".
+
+    `median_s` and `interval_s` (95 %) are seconds for `EXAMPLES` texts, `times_s` the raw seconds of one batch.
+    `dense_ratio` is the dense model's time ÷ this one's, paired round by round: above 1, masking made it faster.
+
+    Args:
+        texts: at least one; the first 32 are the batch, repeated where there are fewer.
+        backend: "torch" (eager) or "ort".
+
+    Raises:
+        AnatomyError: a model could not be timed.
+    """
+    threads = usable_cores()
+    inputs = {KEY: _inputs(checkpoint, texts)}
+    names = list(plans)
+    for start in range(0, len(names), GROUP):
+        own = names[start : start + GROUP]
+        with tempfile.TemporaryDirectory() as folder:
+            specs = {}
+            for name in (DENSE, *own):
+                path = _write_model(checkpoint, plans.get(name), Path(folder) / name, backend)
+                specs[name] = EngineSpec(backend, str(path), threads=threads)
+            measured = measure(
+                specs,
+                lambda pool: _rounds(pool, inputs, progress),
+                call_timeout_s=CALL_TIMEOUT_S,
+                progress=progress,
+            )
+        yield _timings(measured, list(specs), inputs[KEY], backend, f"{cpu_model()}, {threads} threads")
+
+
+def _inputs(checkpoint: Checkpoint, texts: Sequence[str]) -> Inputs:
+    """(32, 100) token ids, mask and token types, or as many tokens as the model takes."""
+    arrays = checkpoint.tokenizer(
+        list(islice(cycle(texts), BATCH)),
+        truncation=True,
+        padding="max_length",
+        max_length=min(LENGTH, sequence_length(checkpoint, None)),
+        return_token_type_ids=True,
+        return_tensors="np",
+    )
+    return {name: np.ascontiguousarray(array, dtype=np.int64) for name, array in arrays.items()}
+
+
+def _write_model(checkpoint: Checkpoint, plan: PrunePlan | None, directory: Path, backend: str) -> Path:
+    """A copy of the model, masked where there is a plan, in the form that the backend loads."""
+    model = copy.deepcopy(checkpoint.model)
+    if plan is not None:
+        mask_neurons_(model, plan)
+    directory.mkdir()
+    masked = Checkpoint(model, checkpoint.tokenizer)
+    if backend == "torch":
+        save_checkpoint(masked, directory)
+    else:
+        export_onnx(masked, directory / "model.onnx", metadata={})
+    return directory
+
+
+def _rounds(pool: Pool, inputs: dict[str, Inputs], progress: Progress) -> None:
+    pool.give_inputs(inputs)
+    pool.warm_up([KEY])
+    with progress.bar("time masked models", ROUNDS * len(pool.names)) as tick:
+        pool.time_rounds(KEY, repeats=ROUNDS, seed=0, tick=tick)
+
+
+def _timings(measured: Measured, names: list[str], inputs: Inputs, backend: str, device: str) -> dict[str, dict]:
+    if measured.interrupted is not None:
+        raise KeyboardInterrupt if measured.interrupted == 130 else Terminated
+    samples = measured.samples
+    if samples.failures:
+        raise no_engine_left(samples)
+    batch, length = inputs["input_ids"].shape
+    scale = EXAMPLES / batch
+    found = {}
+    for name in names:
+        times = samples.times(name, KEY)
+        ratio = paired_ratio(*samples.paired(DENSE, name, KEY)[:2])
+        bounds = median_interval(times)
+        found[name] = {
+            "median_s": float(np.median(times)) * scale,
+            "interval_s": None if bounds is None else [scale * bound for bound in bounds],
+            "examples": EXAMPLES,
+            "batch": batch,
+            "seq_len": length,
+            "engine": backend,
+            "device": device,
+            "dense_ratio": ratio.median,
+            "dense_ratio_interval": ratio.bounds,
+            "times_s": times,
+        }
+    return found

@@ -1,0 +1,65 @@
+"""`anatomy score`: a model in, its anatomy out, as a directory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.anatomy_file import DESCRIPTION, write_anatomy
+from anatomy_export.exporter.resumable import STUDY
+from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.files import require_free, staged_directory
+from anatomy_export.models import family_of
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.probes import load_probes
+from anatomy_export.progress import Progress
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Everything that `anatomy score` was asked for; `probes` is a file, None for the built-in ones."""
+
+    model: str
+    output: Path
+    force: bool = False
+    probes: str | None = None
+    strong_threshold: float = 0.35
+    max_length: int | None = None
+    allow_random_head: bool = False
+
+
+def run_score(request: ScoreRequest, progress: Progress) -> dict:
+    """Write `anatomy.npz` and `anatomy.json`, and give what the latter says.
+
+    Raises:
+        AnatomyError: bad input, or an output that may not be replaced.
+    """
+    probes = load_probes(request.probes)
+    if (request.output / STUDY).is_file():
+        raise AnatomyError(f"output {request.output} holds a study; next step: choose another --output")
+    require_free(request.output, request.force, (DESCRIPTION,))
+    with staged_directory(request.output, request.force, marks=(DESCRIPTION,)) as staging:
+        source = resolve_model(request.model, progress)
+        with progress.stage("load model"):
+            checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
+            max_length = sequence_length(checkpoint, request.max_length)
+        with progress.stage("score the anatomy"):
+            anatomy = score_anatomy(
+                checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length
+            )
+        return save_anatomy(anatomy, checkpoint, staging, request.model)
+
+
+def save_anatomy(anatomy: Anatomy, checkpoint: Checkpoint, directory: Path, model: str) -> dict:
+    """`write_anatomy` with what the model itself tells; `model` is the name that it was asked for by."""
+    config = checkpoint.model.config
+    family = family_of(config)
+    return write_anatomy(
+        anatomy,
+        directory,
+        model=model,
+        family=family.model_type,
+        rule=family.rule,
+        hidden_size=config.hidden_size,
+    )

@@ -1,0 +1,246 @@
+"""The paper's experiment on any model: its presets and random removal, each masked, evaluated and perhaps timed."""
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from anatomy_export import __version__
+from anatomy_export.data import Examples
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.pipeline import load_source_data
+from anatomy_export.exporter.plan import PrunePlan, identity_plan
+from anatomy_export.exporter.predictions import (
+    EncodedTexts,
+    compare_predictions,
+    encode_texts,
+    encoded_probabilities,
+    wilson_interval,
+)
+from anatomy_export.exporter.prune import mask_neurons_
+from anatomy_export.exporter.request import DataOptions
+from anatomy_export.exporter.resumable import STUDY, ResultFile
+from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.exporter.score_job import save_anatomy
+from anatomy_export.exporter.setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
+from anatomy_export.files import open_directory
+from anatomy_export.models import family_of
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.zoo import ModelSource, resolve_model
+from anatomy_export.probes import load_probes
+from anatomy_export.progress import Progress
+
+PROBE_REDUCTION = "mean"
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """Everything that `anatomy study` was asked for; `removed` are shares of all neurons, gone at random."""
+
+    model: str
+    output: Path
+    probes: str | None = None
+    strong_threshold: float = 0.35
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    removed: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
+    latency: bool = False
+    backend: str = "torch"
+    data: DataOptions = field(default_factory=DataOptions)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every setup. `labels`: (texts,)."""
+
+    checkpoint: Checkpoint
+    planner: Planner
+    texts: Examples
+    encoded: EncodedTexts
+    labels: np.ndarray
+    progress: Progress
+
+    @property
+    def anatomy(self) -> Anatomy:
+        return self.planner.anatomy
+
+
+def run_study(request: StudyRequest, progress: Progress) -> dict:
+    """Evaluate every setup on test text and write `study.json` after each, so that an interrupted run goes on.
+
+    `anatomy.json` and `anatomy.npz` lie beside it. Accuracies, intervals and shares are fractions; `right` is one bit a
+    text, in order, packed into hexadecimal digits. Setups that keep the same neurons are evaluated once.
+
+    Raises:
+        AnatomyError: accuracy cannot be measured, or the output is damaged, of another model or of other settings.
+    """
+    probes = load_probes(request.probes)
+    source = resolve_model(request.model, progress)
+    with progress.stage("load model and data"):
+        checkpoint = load_checkpoint(source.checkpoint)
+        data, texts = _test_texts(request, source, checkpoint)
+        max_length = sequence_length(checkpoint, request.data.max_length)
+    with progress.stage("score the anatomy"):
+        anatomy = score_anatomy(checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length)
+    settings = _settings(request, checkpoint, anatomy, data, max_length, len(texts))
+    file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
+    earlier = file.earlier(settings, _check_entry) or {}
+    open_directory(request.output)
+    save_anatomy(anatomy, checkpoint, request.output, request.model)
+    planner = Planner(anatomy, family_of(checkpoint.model.config).rule, PROBE_REDUCTION)
+    encoded = encode_texts(checkpoint, texts.texts, max_length)
+    job = _Job(checkpoint, planner, texts, encoded, np.array(texts.labels), progress)
+    body = _empty_body(settings, earlier)
+    for _ in _steps(job, request, body):
+        file.write(body)
+    body["partial"] = False
+    file.write(body)
+    return body
+
+
+def _test_texts(request: StudyRequest, source: ModelSource, checkpoint: Checkpoint) -> tuple[str, Examples]:
+    """Fingerprint of the data, and the texts that accuracy is measured on."""
+    data = load_source_data(source, checkpoint, request.data)
+    if source.random_weights or data is None:
+        raise AnatomyError("anatomy study needs a trained model and labelled text; next step: pass --data")
+    return data.fingerprint, data.test.head(request.data.eval_examples)
+
+
+def _settings(
+    request: StudyRequest, checkpoint: Checkpoint, anatomy: Anatomy, data: str, max_length: int, examples: int
+) -> dict:
+    """What two runs must share for their results to stand in one file."""
+    family = family_of(checkpoint.model.config)
+    return {
+        "version": __version__,
+        "model": request.model,
+        "family": family.model_type,
+        "rule": family.rule,
+        "fingerprint": anatomy.fingerprint,
+        "data": data,
+        "max_length": max_length,
+        "examples": examples,
+        "strong_threshold": request.strong_threshold,
+        "probes": hashlib.sha256("\n".join(anatomy.probes).encode()).hexdigest(),
+        "probe_reduction": PROBE_REDUCTION,
+        "align": 1,
+        "seeds": list(request.seeds),
+        "removed": list(request.removed),
+        "backend": request.backend,
+        "latency": request.latency,
+    }
+
+
+def _empty_body(settings: dict, earlier: dict) -> dict:
+    """The file's content before this run adds to it: all of an earlier run's entries."""
+    from anatomy_export.bench.environment import describe_environment
+
+    before = earlier.get("settings", {})
+    return {
+        "format_version": 1,
+        "kind": "study",
+        "partial": True,
+        "settings": {**settings, "latency": settings["latency"] or before.get("latency", False)},
+        "environment": describe_environment(torch.get_num_threads()),
+        "dense": earlier.get("dense"),
+        "setups": dict(earlier.get("setups", {})),
+    }
+
+
+def _steps(job: _Job, request: StudyRequest, body: dict) -> Iterator[None]:
+    """Fill in `body`, one setup after the other; it yields whenever there is something new to keep."""
+    setups = study_setups(job.planner.rule, request.seeds, request.removed)
+    yield from _evaluate(job, setups, body)
+    if request.latency:
+        yield from _time(job, setups, request.backend, body)
+
+
+def _evaluate(job: _Job, setups: list[Setup], body: dict) -> Iterator[None]:
+    todo = [setup for setup in setups if setup.name not in body["setups"]]
+    if not todo and body["dense"]:
+        return
+    with job.progress.stage(f"dense model on {len(job.texts)} texts"):
+        dense = encoded_probabilities(job.checkpoint.model, job.encoded)
+    own = _outcome(dense, dense, job.labels)
+    body["dense"] = {**(body["dense"] or {}), **{name: own[name] for name in ("accuracy", "interval", "right")}}
+    body["dense"]["examples"] = len(job.texts)
+    whole = identity_plan(job.anatomy.fingerprint, [one.shape[1] for one in job.anatomy.neuron_similarity])
+    seen = {kept_sha256(whole): own}
+    for entry in body["setups"].values():
+        if "refused" not in entry:
+            seen[entry["kept_sha256"]] = {name: entry[name] for name in own}
+    yield
+    with job.progress.bar("evaluate setups", len(todo)) as tick:
+        for setup in todo:
+            body["setups"][setup.name] = _entry(job, setup, dense, seen)
+            yield
+            tick()
+
+
+def _entry(job: _Job, setup: Setup, dense: np.ndarray, seen: dict[str, dict]) -> dict:
+    """One setup's entry; `seen` holds the outcome of every set of kept neurons so far."""
+    described = describe_setup(setup, job.planner)
+    try:
+        plan = job.planner.plan(setup)
+    except AnatomyError as error:
+        return {**described, "refused": str(error)}
+    kept = kept_sha256(plan)
+    if kept not in seen:
+        own = encoded_probabilities(_masked(job.checkpoint.model, plan), job.encoded)
+        seen[kept] = _outcome(dense, own, job.labels)
+    return {**described, **describe_plan(plan), **seen[kept], "seconds": None}
+
+
+def _masked(model, plan: PrunePlan):
+    masked = copy.deepcopy(model)
+    mask_neurons_(masked, plan)
+    return masked
+
+
+def _outcome(dense: np.ndarray, own: np.ndarray, labels: np.ndarray) -> dict:
+    found = compare_predictions(dense, own, labels)
+    right = own.argmax(1) == labels
+    return {
+        "accuracy": found["accuracy"],
+        "interval": list(wilson_interval(int(right.sum()), len(right))),
+        "agreement": found["agreement"],
+        "mean_abs_delta": found["probability_change"],
+        "right": np.packbits(right).tobytes().hex(),
+    }
+
+
+def _time(job: _Job, setups: list[Setup], backend: str, body: dict) -> Iterator[None]:
+    """Time the presets and, at each fixed share, the first random seed: which neurons are masked costs no time."""
+    from anatomy_export.bench.masked import DENSE, time_masked
+
+    first: dict[float | None, Setup] = {}
+    for setup in setups:
+        if setup.share is not None:
+            first.setdefault(setup.share, setup)
+    wanted = [setup for setup in setups if setup.preset] + list(first.values())
+    entries = body["setups"]
+    todo = [one for one in wanted if "refused" not in entries[one.name] and entries[one.name]["seconds"] is None]
+    plans = {setup.name: job.planner.plan(setup) for setup in todo}
+    for timed in time_masked(job.checkpoint, plans, job.texts.texts, backend=backend, progress=job.progress):
+        for name, seconds in timed.items():
+            if name != DENSE:
+                entries[name]["seconds"] = seconds
+            elif "seconds" not in body["dense"]:
+                body["dense"]["seconds"] = seconds
+        yield
+
+
+def _check_entry(entry: dict) -> None:
+    """Raise KeyError or TypeError for what is no entry of a setup."""
+    if "refused" in entry:
+        return
+    for name in ("accuracy", "agreement", "mean_abs_delta", "removed", "removed_share"):
+        float(entry[name])
+    for name in ("interval", "removed_per_layer"):
+        list(entry[name])
+    bytes.fromhex(entry["right"])
+    _ = entry["kept_sha256"], entry["seconds"]
