@@ -23,6 +23,7 @@ from anatomy_export.cli_common import (
     refuse_together,
     share,
 )
+from anatomy_export.cli_report import report
 from anatomy_export.cli_study import pareto
 from anatomy_export.progress import Progress
 
@@ -278,6 +279,7 @@ def finetune(**options) -> None:
 main.add_command(bench)
 main.add_command(doctor)
 main.add_command(pareto)
+main.add_command(report)
 
 
 def bench_main() -> None:
