@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.thresholds import layer_thresholds, preset_setup
 from anatomy_export.probes import BUILT_IN_PROBES
 
@@ -90,7 +91,7 @@ def write_study(directory: Path, *, rule="bert", layers=12, width=256, seconds=T
             lost = 0.3 * share**1.5 + 0.02 * generator.random()
             figures = _figures(per_layer, width, 0.86 - lost, seconds)
             setups[f"random-{name}-{own}"] = {**_asked("random", None), "seed": own, "matches": name, **figures}
-    setups["refused"] = {**_asked("anatomy", None), "refused": "layer 1 would be emptied"}
+    setups[f"{rule}-5"] = {**_asked("anatomy", f"{rule}-5"), "refused": "layer 1 would be emptied"}
     dense = {"accuracy": 0.86, "interval": [0.845, 0.874], "examples": 2000}
     body = {
         "format_version": 1,
@@ -120,7 +121,7 @@ def _figures(per_layer: list[int], width: int, accuracy: float, seconds: bool) -
         "interval": [accuracy - 0.016, accuracy + 0.015],
         "agreement": accuracy + 0.08,
         "mean_abs_delta": 0.05,
-        "seconds": _seconds(0.99) if seconds else None,
+        "seconds": _seconds(0.98 + 0.03 * accuracy) if seconds else None,
     }
 
 
@@ -179,4 +180,20 @@ def write_bench(directory: Path, kind: str = "bench") -> Path:
             results.append({**one, "texts": "sentences", "layout": "padded"})
     body = {"format_version": 3, "kind": kind, "partial": False, "settings": {"model": "bert"}, "results": results}
     (directory / "bench.json").write_text(json.dumps({**body, "environment": {"cpu": "a CPU", "threads": 2}}))
+    return directory
+
+
+def write_bundle(directory: Path) -> Path:
+    """What a report reads of a bundle: half of the neurons of three layers kept, and two comparisons."""
+    directory.mkdir(parents=True, exist_ok=True)
+    layers = tuple(LayerPlan(layer, 24, tuple(range(12 - layer))) for layer in range(3))
+    (directory / "plan.json").write_text(PrunePlan(FINGERPRINT, layers, "fisher").to_json())
+    result = {"neurons": {"dense": 72, "pruned": 33}, "accuracy": {"dense": 0.86, "pruned": 0.855}}
+    manifest = {"format_version": 1, "name": "tiny", "mode": "slice", "result": result}
+    (directory / "bundle.json").write_text(json.dumps(manifest))
+    compared = [
+        {"name": "torch masked vs onnx", "shape": shape, "max_abs_error": 2e-7, "tolerance": 1e-4}
+        for shape in ([1, 6], [3, 37])
+    ]
+    (directory / "verify.json").write_text(json.dumps({"comparisons": compared}))
     return directory

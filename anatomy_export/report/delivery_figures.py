@@ -66,7 +66,7 @@ def _result(bundle: Bundle) -> Figure:
         number="",
         title="Dense against pruned",
         source=bundle.label,
-        parts=(TextTable(("", "dense", "pruned", "change"), tuple(rows), numeric=frozenset((1, 2, 3))),),
+        parts=(TextTable(("quantity", "dense", "pruned", "change"), tuple(rows), numeric=frozenset((1, 2, 3))),),
         summary=f"The bundle {bundle.name}, {bundle.mode}. Accuracy on the test split {said}.",
     )
 
@@ -88,6 +88,7 @@ def _verification(bundle: Bundle) -> Figure:
         positions = [float(index) for index in range(len(own))]
         series.append(Series(name, positions, [max(one.max_abs_error, 1e-12) for one in own], style, "marks", hover))
     most = max((len(one.x) for one in series), default=1)
+    shapes = [f"{one.shape[0]}×{one.shape[1]}" for one in bundle.comparisons if one.name == names[0]]
     tolerance = max((one.tolerance for one in bundle.comparisons), default=0.0)
     if tolerance:
         series.append(Series("tolerance", [-0.5, most - 0.5], [tolerance] * 2, len(names), "line"))
@@ -97,7 +98,9 @@ def _verification(bundle: Bundle) -> Figure:
         number="",
         title="Verification",
         source=bundle.label,
-        parts=(Panel(tuple(series), "batch", "largest difference of a logit", y_log=True),),
+        parts=(
+            Panel(tuple(series), "batch × tokens", "largest difference of a logit", x_ticks=tuple(shapes), y_log=True),
+        ),
         summary=(
             f"{counted(len(bundle.comparisons), 'comparison')} of logits differ by {largest:.1e} at most; "
             f"{tolerance:.0e} is tolerated."
@@ -118,7 +121,7 @@ def bench_figures(bench: Bench) -> list[Figure]:
     unit = "seconds for the job" if paper else "median latency, ms"
     return [
         Figure(
-            topic="Latency",
+            topic="The paper's job" if paper else "Latency",
             number="",
             title="Seconds for the paper's job" if paper else "Latency",
             source=bench.label,
@@ -201,7 +204,7 @@ def pareto_figures(pareto: Pareto) -> list[Figure]:
     if best:
         series.insert(0, _ways("no other beats", best, len(criteria), "line"))
     latency = body["latency"]
-    x_title = f"× the dense model's speed, batch {latency['batch']}, {latency['seq_len']} tokens"
+    x_title = f"× dense speed, batch {latency['batch']}, {latency['seq_len']} tokens"
     return [
         Figure(
             topic="Accuracy against speed",

@@ -129,25 +129,26 @@ class Figure:
 
 def share_ranges(figures: Sequence[Figure]) -> list[Figure]:
     """The same y axis for every panel of one topic, so that sources side by side can be compared by eye."""
-    limits: dict[tuple[str, int], list[float]] = {}
+    limits: dict[tuple, list[float]] = {}
     for figure in figures:
-        for position, part in enumerate(figure.parts):
+        for part in figure.parts:
             own = part.y_limits() if isinstance(part, Panel) and _comparable(part) else None
-            if own:
-                limits.setdefault((figure.topic, position), []).extend(own)
-    return [
-        replace(figure, parts=tuple(_ranged(figure, position, limits) for position in range(len(figure.parts))))
-        for figure in figures
-    ]
+            if isinstance(part, Panel) and own:
+                limits.setdefault(_axis(figure, part), []).extend(own)
+    return [replace(figure, parts=tuple(_ranged(figure, part, limits) for part in figure.parts)) for figure in figures]
 
 
 def _comparable(panel: Panel) -> bool:
     return not panel.y_log and not panel.x_hidden
 
 
-def _ranged(figure: Figure, position: int, limits: dict[tuple[str, int], list[float]]) -> Part:
-    part, own = figure.parts[position], limits.get((figure.topic, position))
-    if not isinstance(part, Panel) or not _comparable(part) or own is None or part.y_range:
+def _axis(figure: Figure, panel: Panel) -> tuple:
+    return figure.topic, panel.title, panel.y_title
+
+
+def _ranged(figure: Figure, part: Part, limits: dict[tuple, list[float]]) -> Part:
+    own = limits.get(_axis(figure, part)) if isinstance(part, Panel) and _comparable(part) else None
+    if not isinstance(part, Panel) or own is None or part.y_range:
         return part
     room = 0.06 * (max(own) - min(own)) or 0.05 * abs(max(own)) or 0.05
     starts_at_zero = any(series.draw == "bar" for series in part.series)

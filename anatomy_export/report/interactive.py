@@ -20,8 +20,6 @@ def panel_plot(panel: Panel, label: str) -> dict:
         "yaxis": {"title": {"text": _text(panel.y_title)}},
         "barmode": "stack",
     }
-    if panel.title:
-        layout["title"] = {"text": _text(panel.title)}
     for axis, ticks in (("xaxis", panel.x_ticks), ("yaxis", panel.y_ticks)):
         if ticks is not None:
             layout[axis] |= {"tickvals": list(range(len(ticks))), "ticktext": [_text(tick) for tick in ticks]}
@@ -55,7 +53,7 @@ def _trace(series: Series) -> dict:
 def _drawn(series: Series) -> dict:
     line = {"dash": DASHES[series.style % len(DASHES)], "width": 2}
     symbol = SYMBOLS[series.style % len(SYMBOLS)] + "-open" * series.open_marks
-    marker = {"symbol": symbol, "size": series.mark_size, "line": {"width": 1.5}}
+    marker = {"symbol": symbol, "size": series.mark_size, "line": {"width": 1.5 if series.open_marks else 0}}
     if series.draw == "bar":
         return {"type": "bar", "marker": {"pattern": {"shape": HATCHES[series.style % len(HATCHES)], "size": 6}}}
     if series.draw == "band":

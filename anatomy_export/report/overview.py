@@ -25,7 +25,8 @@ def footer_facts(source: Source) -> list[str]:
     versions = given if isinstance(given, dict) else {}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     threads = f", {body['threads']} threads" if body.get("threads") else ""
-    return [f"{source.label}: {body.get('cpu', 'unknown CPU')}{threads}; {listed}."]
+    machine = f"{source.label}: {body.get('cpu', 'unknown CPU')}{threads}"
+    return [f"{machine}; {listed}." if listed else f"{machine}."]
 
 
 def _score_facts(score: Score) -> list[tuple[str, str]]:

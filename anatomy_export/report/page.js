@@ -29,7 +29,7 @@
       return own;
     }
     const main = color(meta.style);
-    if (meta.draw === "edges") own.line = { ...trace.line, color: faded(css("--edge"), 0.45) };
+    if (meta.draw === "edges") own.line = { ...trace.line, color: faded(css("--edge"), 0.3) };
     else if (trace.line) own.line = { ...trace.line, color: main };
     if (meta.draw === "band") own.fillcolor = faded(main, 0.16);
     if (trace.marker) own.marker = { ...trace.marker, color: main };
@@ -49,6 +49,7 @@
       font: { color: text, family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: small ? 12 : 13 },
       margin: { l: small ? 8 : 16, r: small ? 8 : 16, t: 8, b: small ? 8 : 16 },
       hovermode: "closest", dragmode: small ? false : "zoom",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--quiet"), activecolor: css("--accent") },
       hoverlabel: { bgcolor: css("--card"), bordercolor: css("--line"), font: { color: text, size: 13 }, align: "left" },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: small ? 11 : 12 }, bgcolor: "rgba(0,0,0,0)" },
       barmode: plot.layout.barmode, bargap: 0.3,
@@ -56,15 +57,13 @@
     for (const name of ["xaxis", "yaxis"]) {
       const own = plot.layout[name];
       base[name] = { ...axis, ...own, title: { ...own.title, standoff: 10 } };
-      if (own.tickvals && name === "xaxis" && own.tickvals.length > 14 && small) {
-        const every = own.tickvals.filter((value) => value % 2 === 0);
-        base[name].tickvals = every;
-        base[name].ticktext = every.map((value) => own.ticktext[value]);
+      base[name].separatethousands = true;
+      if (own.tickvals && name === "xaxis") {
+        const room = Math.max(2, Math.floor(width / 30));
+        const step = Math.ceil(own.tickvals.length / room);
+        const shown = own.tickvals.filter((value) => value % step === 0);
+        base[name] = { ...base[name], tickvals: shown, ticktext: shown.map((value) => own.ticktext[value]), tickangle: 0 };
       }
-    }
-    if (plot.layout.title) {
-      base.title = { ...plot.layout.title, font: { size: 14 }, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 4 } };
-      base.margin.t = 28;
     }
     if (plot.layout.square) {
       base.height = Math.min(plot.height, width + (small ? -10 : 0));
@@ -79,8 +78,8 @@
   function draw(element) {
     const plot = plots[element.dataset.plot];
     const data = plot.data.filter((trace) => seen(plot, trace.meta)).map(painted);
-    const config = { displaylogo: false, responsive: true, displayModeBar: narrow.matches ? false : "hover",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const config = { displaylogo: false, responsive: true, displayModeBar: !narrow.matches,
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
     return Plotly.react(element, data, layout(plot, element.clientWidth), config);
   }
 

@@ -8,13 +8,14 @@ from string import Template
 
 from anatomy_export import __version__
 from anatomy_export.errors import MissingExtraError
-from anatomy_export.report.figure import ALL, Choice, Figure, HeatMap, Panel, Row, TextTable
+from anatomy_export.report.figure import ALL, Choice, Figure, HeatMap, Panel, Part, Row, TextTable
 from anatomy_export.report.interactive import heat_plot, panel_plot
 from anatomy_export.report.overview import facts, footer_facts
 from anatomy_export.report.sources import Score, Source, Study
 from anatomy_export.report.wording import shortened
 
 GENERATOR = "anatomy report"
+LONG, MANY = 60, 5
 
 
 def plotly_script() -> str:
@@ -49,12 +50,17 @@ def report_page(sources: Sequence[Source], figures: Sequence[Figure], title: str
     )
 
 
+def _prose(text: str) -> str:
+    """Text as HTML, in which no line breaks between a number and its unit."""
+    return html.escape(text).replace(" %", "\u00a0%").replace(" ×", "\u00a0×").replace(" s ", "\u00a0s ")
+
+
 def _scores(sources: Sequence[Source]) -> list[Score]:
     return [one.score if isinstance(one, Study) else one for one in sources if isinstance(one, Score | Study)]
 
 
 def _source_card(source: Source) -> str:
-    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts(source))
+    rows = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{_prose(value)}</dd></div>" for name, value in facts(source))
     label = html.escape(source.label)
     return f'<article class="card" data-of="{label}"><h3>{label}</h3><dl>{rows}</dl>{_probes(source)}</article>'
 
@@ -103,38 +109,52 @@ def _sections(sources: Sequence[Source], figures: Sequence[Figure], plots: list[
     for topic in dict.fromkeys(figure.topic for figure in figures):
         own = [figure for figure in figures if figure.topic == topic]
         cards = "\n".join(_card(figure, reach.get(figure.source, (0, 0)), plots) for figure in own)
-        yield f'<section><h2>{html.escape(topic)}</h2><div class="grid">{cards}</div></section>'
+        wide = len(own) > 1 or any(_is_wide(part) for part in own[0].parts) or len(own[0].parts) > 1
+        kind = ' class="wide"' if wide else ""
+        yield f'<section{kind}><h2>{html.escape(topic)}</h2><div class="grid">{cards}</div></section>'
+
+
+def _is_wide(part: Part) -> bool:
+    """Does a part want the whole page's width?"""
+    return part.x_hidden if isinstance(part, Panel) else isinstance(part, TextTable) and len(part.headings) > MANY
 
 
 def _card(figure: Figure, reach: tuple[int, int], plots: list[dict]) -> str:
     name = f"{figure.name} " if figure.number else ""
     heading = f'<h3>{html.escape(name)}<span class="of">{html.escape(figure.source)}</span></h3>'
-    summary = f'<p class="summary">{html.escape(figure.summary)}</p>'
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in figure.notes)
+    summary = f'<p class="summary">{_prose(figure.summary)}</p>'
+    notes = "".join(f'<p class="note">{_prose(note)}</p>' for note in figure.notes)
     parts = "".join(_part(part, figure, reach, plots) for part in figure.parts)
+    parts = f'<div class="parts">{parts}</div>' if len(figure.parts) > 1 else parts
     tables_only = all(isinstance(part, TextTable) for part in figure.parts)
     body = f"{summary}{notes}{parts}" if tables_only else f"{parts}{summary}{notes}"
     return f'<article class="card" data-of="{html.escape(figure.source)}">{heading}{body}</article>'
 
 
-def _part(part: Panel | HeatMap | TextTable, figure: Figure, reach: tuple[int, int], plots: list[dict]) -> str:
+def _part(part: Part, figure: Figure, reach: tuple[int, int], plots: list[dict]) -> str:
     if isinstance(part, TextTable):
         return _table(part, reach)
     label = f"{figure.title}, {figure.source}"
     plot = panel_plot(part, label) if isinstance(part, Panel) else heat_plot(part, label)
     plots.append({**plot, "probes": reach[0], "layers": reach[1]})
-    return f'<div class="plot" role="img" aria-label="{html.escape(label)}" data-plot="{len(plots) - 1}"></div>'
+    square = " square" if isinstance(part, HeatMap) else ""
+    head = f"<h4>{html.escape(part.title)}</h4>" if isinstance(part, Panel) and part.title else ""
+    drawn = (
+        f'<div class="plot{square}" role="img" aria-label="{html.escape(label)}" data-plot="{len(plots) - 1}"></div>'
+    )
+    return f"<div>{head}{drawn}</div>" if head else drawn
 
 
 def _table(table: TextTable, reach: tuple[int, int]) -> str:
     head = "".join(f"<th{_aligned(table, at)}>{html.escape(text)}</th>" for at, text in enumerate(table.headings))
     rows = "".join(_row(table, row, reach) for row in table.rows)
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    many = " many" if len(table.headings) > MANY else ""
+    return f'<div class="table{many}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _row(table: TextTable, row: Row, reach: tuple[int, int]) -> str:
     cells = "".join(
-        f'<td{_aligned(table, at)} data-heading="{html.escape(table.headings[at])}">{html.escape(text)}</td>'
+        f'<td{_aligned(table, at, text)} data-heading="{html.escape(table.headings[at])}">{html.escape(text)}</td>'
         for at, text in enumerate(row.cells)
     )
     if row.probes is None and row.layers is None:
@@ -148,8 +168,9 @@ def _at_first(choice: Choice) -> bool:
     return choice is None or ALL in choice
 
 
-def _aligned(table: TextTable, column: int) -> str:
-    return ' class="number"' if column in table.numeric else ""
+def _aligned(table: TextTable, column: int, text: str = "") -> str:
+    kind = "number" if column in table.numeric else "long" if len(text) > LONG else ""
+    return f' class="{kind}"' if kind else ""
 
 
 def _footer(sources: Sequence[Source]) -> str:

@@ -15,7 +15,8 @@ MARKS = "osD^Xv*pPh"
 HATCHES = ("", "//", "xx", "..")
 DPI = 200
 CELL = 60
-LEGEND_BESIDE = 5
+HEAD_LINES, ROW_GAP = 1.6, 0.35
+LEGEND_BESIDE, LEGEND_SHORT, LEGEND_LINE = 5, 14, 62
 
 
 def static_figure(figure: Figure, formats: tuple[str, ...]) -> dict[str, bytes]:
@@ -51,7 +52,26 @@ def _height(part) -> float:
         return part.height / 100
     if isinstance(part, HeatMap):
         return 5.2
-    return 0.5 + 0.2 * sum(max(len(cell) for cell in cells) for cells in _wrapped(part))
+    rows = _wrapped(part)
+    return 0.3 + (_line_count(rows) + 0.4) * 1.4 * _text_size(_lengths(part, rows)) / 72
+
+
+def _line_count(rows: list[list[list[str]]]) -> float:
+    """Lines of a table, its head and the room between rows among them."""
+    return HEAD_LINES + sum(max(len(cell) for cell in row) + ROW_GAP for row in rows)
+
+
+def _lengths(table: TextTable, rows: list[list[list[str]]]) -> list[int]:
+    """Characters of the longest line of every column."""
+    return [
+        max([len(heading), *(len(line) for row in rows for line in row[column])])
+        for column, heading in enumerate(table.headings)
+    ]
+
+
+def _text_size(lengths: list[int]) -> float:
+    """Points at which the columns fill the figure's width."""
+    return min(9.0, 860 / (sum(lengths) + 2 * len(lengths)))
 
 
 def _draw_part(axes, part, canvas) -> None:
@@ -98,10 +118,15 @@ def _draw_panel(axes, panel: Panel) -> None:
 
 def _legend(axes) -> None:
     _, labels = axes.get_legend_handles_labels()
-    if len(labels) > LEGEND_BESIDE:
+    if not labels:
+        return
+    longest = max(len(label) for label in labels)
+    if len(labels) > LEGEND_BESIDE and longest <= LEGEND_SHORT:
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
-    elif labels:
-        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1.06), ncols=len(labels), frameon=False)
+        return
+    columns = min(len(labels), max(1, LEGEND_LINE // (longest + 6)))
+    above = 1.08 if axes.get_title(loc="left") else 1.01
+    axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, above), ncols=columns, frameon=False)
 
 
 def _at_first(panel: Panel) -> Iterator[Series]:
@@ -166,21 +191,17 @@ def _wrapped(table: TextTable) -> list[list[list[str]]]:
 def _draw_table(axes, table: TextTable) -> None:
     axes.axis("off")
     rows = _wrapped(table)
-    lengths = [
-        max(len(heading), *(len(line) for row in rows for line in row[column])) if rows else len(heading)
-        for column, heading in enumerate(table.headings)
-    ]
-    total = sum(lengths) + 2 * len(lengths)
-    lines = sum(max(len(cell) for cell in row) for row in rows) + 1.6
-    starts = [sum(length + 2 for length in lengths[:column]) / total for column in range(len(lengths))]
-    size = min(9.0, 650 / total)
-    for start, length, heading, column in zip(starts, lengths, table.headings, range(len(lengths)), strict=True):
-        at, side = (start + length / total, "right") if column in table.numeric else (start, "left")
-        axes.text(at, 1, heading, va="top", ha=side, fontsize=size, weight="bold", transform=axes.transAxes)
-        line = 1.6
+    lengths = _lengths(table, rows)
+    total, lines, size = sum(lengths) + 2 * len(lengths), _line_count(rows), _text_size(lengths)
+    for column, heading in enumerate(table.headings):
+        start, side = (sum(lengths[:column]) + 2 * column) / total, "left"
+        if column in table.numeric:
+            start, side = start + lengths[column] / total, "right"
+        options = {"va": "top", "ha": side, "fontsize": size, "transform": axes.transAxes, "linespacing": 1.2}
+        axes.text(start, 1, heading, weight="bold", **options)
+        line = HEAD_LINES
         for row in rows:
-            text = "\n".join(row[column])
-            axes.text(at, 1 - line / lines, text, va="top", ha=side, fontsize=size, transform=axes.transAxes)
-            line += max(len(cell) for cell in row)
-    axes.axhline(1 - 1.25 / lines, color="0.4", linewidth=0.8)
+            axes.text(start, 1 - line / lines, "\n".join(row[column]), **options)
+            line += max(len(cell) for cell in row) + ROW_GAP
+    axes.axhline(1 - (HEAD_LINES - 0.25) / lines, color="0.4", linewidth=0.8)
     axes.set_ylim(0, 1)

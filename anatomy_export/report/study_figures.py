@@ -8,6 +8,7 @@ from anatomy_export.report.sources import Seconds, Setup, Study
 from anatomy_export.report.wording import counted, interval, percent
 
 REMOVED = "FFN neurons removed, %"
+RULES = {"bert": "BERT", "gpt2": "GPT-2"}
 WITHIN_POINTS = 1.0
 
 
@@ -135,9 +136,7 @@ def _notes(study: Study) -> tuple[str, ...]:
     notes = []
     if study.partial:
         notes.append("Partial: the study was interrupted, and shows what was done until then.")
-    refused = [one.name for one in study.setups if one.refused is not None]
-    if refused:
-        notes.append(f"Refused, so without figures: {', '.join(refused)}.")
+    notes += [f"No figures for {one.name}: {one.refused}." for one in study.setups if one.refused is not None]
     return tuple(notes)
 
 
@@ -226,8 +225,8 @@ def _thresholds(study: Study) -> Figure | None:
         title="Thresholds and neurons removed, by layer",
         source=study.label,
         parts=(
-            Panel(tuple(removed), "layer", "neurons removed", title="Removed", x_ticks=ticks),
-            Panel(tuple(thresholds), "layer", "threshold of similarity", title="Threshold", x_ticks=ticks),
+            Panel(tuple(removed), "layer", "neurons removed", x_ticks=ticks),
+            Panel(tuple(thresholds), "layer", "threshold of similarity", x_ticks=ticks),
         ),
         summary=_thresholds_summary(study, own),
     )
@@ -258,7 +257,7 @@ def _setups(study: Study) -> Figure | None:
         source=study.label,
         parts=(TextTable(headings, rows, numeric=frozenset((1, 2, 4, 5, 6, 7))),),
         summary=(
-            f"{counted(len(own), 'setup')} of the rule for {study.score.rule.upper()}. Accuracy with its 95 % interval "
+            f"{counted(len(own), 'setup')} of the rule for {RULES[study.score.rule]}. Accuracy with its 95 % interval "
             f"on {study.examples:,} texts; random is the mean over the seeds at the same number of neurons."
         ),
         notes=_notes(study),
