@@ -24,9 +24,12 @@ def panel_plot(panel: Panel, label: str) -> dict:
         if ticks is not None:
             layout[axis] |= {"tickvals": list(range(len(ticks))), "ticktext": [_text(tick) for tick in ticks]}
     if panel.x_hidden:
-        layout["xaxis"] |= {"showticklabels": False, "showgrid": False, "zeroline": False}
+        reach = max((abs(value) for one in panel.series for value in one.x if value is not None), default=0) * 1.04 + 1
+        hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
+        layout["xaxis"] |= {**hidden, "range": [-reach, reach]}
     if panel.y_reversed:
-        layout["yaxis"]["autorange"] = "reversed"
+        layout["yaxis"]["range"] = [len(panel.y_ticks or ()) - 0.4, -0.6]
+        layout["by_layer"] = True
     if panel.y_log:
         layout["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     if panel.y_range:
@@ -73,8 +76,9 @@ def _drawn(series: Series) -> dict:
 def heat_plot(heat: HeatMap, label: str) -> dict:
     """One trace a sheet."""
     axis = {"title": {"text": _text(heat.axis_title)}, "type": "category"}
-    layout = {"xaxis": dict(axis), "yaxis": {**axis, "autorange": "reversed"}, "square": True}
-    data = [_sheet(heat, sheet) for sheet in heat.sheets]
+    end = len(heat.labels) - 0.5
+    layout = {"xaxis": {**axis, "range": [-0.5, end]}, "yaxis": {**axis, "range": [end, -0.5]}, "square": True}
+    data = [_sheet(heat, sheet) for sheet in heat.sheets if not np.isnan(sheet.values).all()]
     return {"data": data, "layout": layout, "height": 470, "label": label}
 
 

@@ -21,10 +21,11 @@
       && (meta.layers === null || meta.layers.includes(chosen(plot, "layer")));
   }
 
-  function painted(trace) {
+  function painted(trace, width) {
     const meta = trace.meta, own = { ...trace };
     if (meta.draw === "heat") {
       own.colorbar = { ...trace.colorbar, tickfont: { color: css("--text") }, outlinewidth: 0 };
+      if (width / trace.x.length < 36) own.texttemplate = "";
       if (narrow.matches) own.colorbar = { ...own.colorbar, title: { text: "" }, thickness: 10 };
       return own;
     }
@@ -65,6 +66,8 @@
         base[name] = { ...base[name], tickvals: shown, ticktext: shown.map((value) => own.ticktext[value]), tickangle: 0 };
       }
     }
+    const layer = chosen(plot, "layer");
+    if (plot.layout.by_layer && layer !== ALL) base.yaxis.range = [layer + 1.5, layer - 1.5];
     if (plot.layout.square) {
       base.height = Math.min(plot.height, width + (small ? -10 : 0));
       base.yaxis.scaleanchor = "x";
@@ -77,10 +80,14 @@
 
   function draw(element) {
     const plot = plots[element.dataset.plot];
-    const data = plot.data.filter((trace) => seen(plot, trace.meta)).map(painted);
+    const data = plot.data.filter((trace) => seen(plot, trace.meta)).map((trace) => painted(trace, element.clientWidth));
     const config = { displaylogo: false, responsive: true, displayModeBar: !narrow.matches,
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
-    return Plotly.react(element, data, layout(plot, element.clientWidth), config);
+    const own = layout(plot, element.clientWidth);
+    if (!data.some((trace) => trace.meta.draw !== "band")) {
+      own.annotations = [{ text: "nothing strong here", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }];
+    }
+    return Plotly.react(element, data, own, config);
   }
 
   function visible(element) { return element.offsetParent !== null; }

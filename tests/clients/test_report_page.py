@@ -3,13 +3,11 @@
 import re
 
 import pytest
-from browser import console_errors, open_page, requests
 from report_inputs import write_bench, write_bundle, write_pareto, write_study
-from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from anatomy_export.progress import Progress
 from anatomy_export.report.job import ReportRequest, run_report
+from clients.browser import console_errors, move_to, open_page, requests, select, wait_for
 
 SIZES = pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
 
@@ -31,7 +29,7 @@ def page(tmp_path_factory):
 def opened(driver, page, **how):
     console_errors(driver), requests(driver)
     open_page(driver, page, **how)
-    WebDriverWait(driver, 30).until(lambda one: one.execute_script("return document.documentElement.dataset.drawn"))
+    wait_for(driver, lambda one: one.execute_script("return document.documentElement.dataset.drawn"))
     return driver
 
 
@@ -44,18 +42,19 @@ def traces(driver) -> list[int]:
 
 
 @SIZES
-def test_every_figure_is_drawn_and_nothing_is_asked_for(chromium, page, width, dark):
+def test_every_figure_is_drawn_fits_and_asks_for_nothing(chromium, page, width, dark):
     driver = opened(chromium, page, width=width, dark=dark)
     drawn = traces(driver)
     assert len(drawn) == driver.execute_script("return document.querySelectorAll('.plot').length") == 20
     assert min(drawn) > 0
     assert console_errors(driver) == []
     assert requests(driver) == [page.as_uri()]
+    fits(driver, width)
+    stands_out(driver)
 
 
-@SIZES
-def test_the_page_fits_its_window(chromium, page, width, dark):
-    driver = opened(chromium, page, width=width, dark=dark)
+def fits(driver, width: int) -> None:
+    """Nothing is wider than the window, and no text is tiny."""
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     beyond = driver.execute_script(
         "return [...document.querySelectorAll('.card *')].filter(one => !one.closest('svg, .table')"
@@ -69,12 +68,11 @@ def test_the_page_fits_its_window(chromium, page, width, dark):
     assert small == []
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_its_card(chromium, page, dark):
-    driver = opened(chromium, page, dark=dark)
-    for selector, property_ in ((".summary", "color"), (".note", "color"), (".js-plotly-plot .xtick text", "fill")):
-        text = driver.execute_script(f"return getComputedStyle(document.querySelector('{selector}')).{property_}")
-        card = driver.execute_script("return getComputedStyle(document.querySelector('.card')).backgroundColor")
+def stands_out(driver) -> None:
+    """Text is at least 4.5 times as light as its card, or as dark (WCAG 2.1, AA)."""
+    card = driver.execute_script("return getComputedStyle(document.querySelector('.card')).backgroundColor")
+    for selector, name in ((".summary", "color"), (".note", "color"), (".js-plotly-plot .xtick text", "fill")):
+        text = driver.execute_script(f"return getComputedStyle(document.querySelector('{selector}')).{name}")
         assert contrast(text, card) >= 4.5, (selector, text, card)
 
 
@@ -93,7 +91,8 @@ def contrast(one: str, other: str) -> float:
 def plot_of(driver, heading: str, source: str):
     """The first plot under a heading, of one source."""
     return driver.execute_script(
-        "return [...document.querySelectorAll('section')].find(one => one.querySelector('h2').textContent === arguments[0])"
+        "return [...document.querySelectorAll('section')]"
+        ".find(one => one.querySelector('h2').textContent === arguments[0])"
         ".querySelector(`[data-of='${arguments[1]}'] .plot`)",
         heading,
         source,
@@ -103,11 +102,9 @@ def plot_of(driver, heading: str, source: str):
 def hovered(driver, plot, selector: str) -> str:
     """The text of the label at one mark."""
     mark = plot.find_elements("css selector", selector)[0]
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
-    ActionChains(driver).move_to_element_with_offset(plot, 0, 0).move_to_element(mark).perform()
-    return WebDriverWait(driver, 10).until(
-        lambda one: " ".join(text.text for text in plot.find_elements("css selector", ".hoverlayer .hovertext"))
-    )
+    move_to(driver, mark)
+    labels = "return [...arguments[0].querySelectorAll('.hoverlayer .hovertext')].map(one => one.textContent).join(' ')"
+    return wait_for(driver, lambda one: one.execute_script(labels, plot))
 
 
 def test_hover_names_the_neuron(chromium, page):
@@ -120,7 +117,7 @@ def test_hover_names_the_neuron(chromium, page):
 
 
 def choose(driver, kind: str, value: str) -> None:
-    Select(driver.find_element("css selector", f"select[data-choice={kind}]")).select_by_value(value)
+    select(driver, f"select[data-choice={kind}]", value)
 
 
 def test_probes_and_layers_can_be_picked(chromium, page):
@@ -138,6 +135,8 @@ def test_probes_and_layers_can_be_picked(chromium, page):
     assert {layer for layer in layers if layer is not None} == {3, 4, 5}
     rows = driver.find_elements("css selector", "[data-of='study-bert'] tr[data-choices]:not([hidden])")
     assert len(rows) == 1 and rows[0].text.startswith("4")
+    graph = plot_of(driver, "Graph of strong neurons", "study-gpt2")
+    assert "nothing strong here" in graph.text
     choose(driver, "probe", "8")  # the other study has six probes only: it shows all of them
     other = plot_of(driver, "Layer similarity, every probe", "study-gpt2")
     assert len(driver.execute_script("return arguments[0].data", other)) == 6
@@ -162,4 +161,4 @@ def test_dark_and_light_follow_the_desktop(chromium, page):
     light = driver.execute_script(colour)
     scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
-    WebDriverWait(driver, 10).until(lambda one: one.execute_script(colour) != light)
+    wait_for(driver, lambda one: one.execute_script(colour) != light)
