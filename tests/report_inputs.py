@@ -91,7 +91,10 @@ def write_study(directory: Path, *, rule="bert", layers=12, width=256, seconds=T
             lost = 0.3 * share**1.5 + 0.02 * generator.random()
             figures = _figures(per_layer, width, 0.86 - lost, seconds)
             setups[f"random-{name}-{own}"] = {**_asked("random", None), "seed": own, "matches": name, **figures}
-    setups[f"{rule}-5"] = {**_asked("anatomy", f"{rule}-5"), "refused": "layer 1 would be emptied"}
+    setups[f"{rule}-5"] = {
+        **_asked("anatomy", f"{rule}-5"),
+        "refused": "layer 1 would be emptied; next step: lower --alpha",
+    }
     dense = {"accuracy": 0.86, "interval": [0.845, 0.874], "examples": 2000}
     body = {
         "format_version": 1,

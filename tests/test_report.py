@@ -282,8 +282,9 @@ def test_outputs_that_cannot_be(study, tmp_path):
 
 def test_a_study_with_nothing_measured_yet_shows_its_anatomy(tmp_path):
     directory = write_study(tmp_path / "s", partial=True)
-    change("study.json", lambda body: body.update(setups={}))(directory)
-    assert [one.number for one in figures(directory).values()] == ["1", "1a", "2", "2a", "2a"]
+    for dense in ({"accuracy": 0.9, "interval": [0.8, 1.0], "examples": 9}, None):
+        change("study.json", lambda body, dense=dense: body.update(setups={}, dense=dense))(directory)
+        assert [one.number for one in figures(directory).values()] == ["1", "1a", "2", "2a", "2a"]
 
 
 def test_without_plotly_the_extra_is_named(study, tmp_path, monkeypatch):

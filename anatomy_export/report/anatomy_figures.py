@@ -54,9 +54,14 @@ def _layer_similarity(score: Score) -> Figure:
         number="1",
         title="Layer similarity",
         source=score.label,
-        parts=(Panel(tuple(series), "hidden state", "cosine with the target token", x_ticks=layer_names(len(x))),),
+        parts=(_similarity_panel(series, len(x)),),
         summary=_similarity_summary(mean, low, high),
     )
+
+
+def _similarity_panel(series: list[Series], states: int) -> Panel:
+    title = "cosine with the target token"
+    return Panel(tuple(series), "hidden state", title, x_ticks=layer_names(states), comparable=True)
 
 
 def _similarity_summary(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
@@ -96,7 +101,7 @@ def _every_probe(score: Score) -> Figure:
         number="1a",
         title="Layer similarity, every probe",
         source=score.label,
-        parts=(Panel(tuple(series), "hidden state", "cosine with the target token", x_ticks=layer_names(len(x))),),
+        parts=(_similarity_panel(series, len(x)),),
         summary=summary,
     )
 

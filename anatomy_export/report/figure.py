@@ -41,7 +41,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """Series in one pair of axes. `x_ticks`, `y_ticks`: names of the values 0, 1, …; `x_hidden`: x means nothing."""
+    """Series in one pair of axes.
+
+    Attributes:
+        x_ticks, y_ticks: names of the values 0, 1, …
+        x_hidden: x means nothing.
+        comparable: between sources, so that all have the same y axis.
+    """
 
     series: tuple[Series, ...]
     x_title: str
@@ -52,6 +58,7 @@ class Panel:
     x_hidden: bool = False
     y_reversed: bool = False
     y_log: bool = False
+    comparable: bool = False
     y_range: tuple[float, float] | None = None
     height: int = 380
 
@@ -132,14 +139,9 @@ def share_ranges(figures: Sequence[Figure]) -> list[Figure]:
     limits: dict[tuple, list[float]] = {}
     for figure in figures:
         for part in figure.parts:
-            own = part.y_limits() if isinstance(part, Panel) and _comparable(part) else None
-            if isinstance(part, Panel) and own:
+            if isinstance(part, Panel) and part.comparable and (own := part.y_limits()):
                 limits.setdefault(_axis(figure, part), []).extend(own)
     return [replace(figure, parts=tuple(_ranged(figure, part, limits) for part in figure.parts)) for figure in figures]
-
-
-def _comparable(panel: Panel) -> bool:
-    return not panel.y_log and not panel.x_hidden
 
 
 def _axis(figure: Figure, panel: Panel) -> tuple:
@@ -147,9 +149,8 @@ def _axis(figure: Figure, panel: Panel) -> tuple:
 
 
 def _ranged(figure: Figure, part: Part, limits: dict[tuple, list[float]]) -> Part:
-    own = limits.get(_axis(figure, part)) if isinstance(part, Panel) and _comparable(part) else None
-    if not isinstance(part, Panel) or own is None or part.y_range:
+    own = limits.get(_axis(figure, part)) if isinstance(part, Panel) and part.comparable else None
+    if not isinstance(part, Panel) or own is None:
         return part
     room = 0.06 * (max(own) - min(own)) or 0.05 * abs(max(own)) or 0.05
-    starts_at_zero = any(series.draw == "bar" for series in part.series)
-    return replace(part, y_range=(0.0 if starts_at_zero else min(own) - room, max(own) + room))
+    return replace(part, y_range=(min(own) - room, max(own) + room))

@@ -111,8 +111,8 @@ def _arrays(file: Path, fields: Fields, probes: int, widths: tuple[int, ...]) ->
     return arrays[0], tuple(arrays[1:])
 
 
-def read_study(directory: Path, label: str) -> Study:
-    """`study.json`, and the score beside it."""
+def read_study(directory: Path, label: str) -> Study | Score:
+    """`study.json`, and the score beside it; the score alone where nothing was measured yet."""
     fields = read_fields(directory / "study.json", STUDY_COMMAND, kind="study")
     score = read_score(directory, label, STUDY_COMMAND)
     settings = fields.inside("settings").body
@@ -120,6 +120,8 @@ def read_study(directory: Path, label: str) -> Study:
         raise fields.error("it is of another model than the anatomy.json beside it")
     if not isinstance(fields.body.get("partial"), bool):
         raise fields.wrong("partial", "true or false")
+    if "dense" in fields.body and fields.body["dense"] is None:
+        return score
     dense = fields.inside("dense")
     return Study(
         score=score,

@@ -51,7 +51,9 @@ def _accuracy(study: Study) -> Figure | None:
         number="5" if study.score.rule == "gpt2" else "4",
         title="Accuracy against neurons removed",
         source=study.label,
-        parts=(Panel(tuple(one for one in series if one.x), REMOVED, "accuracy on test, %", height=430),),
+        parts=(
+            Panel(tuple(one for one in series if one.x), REMOVED, "accuracy on test, %", height=430, comparable=True),
+        ),
         summary=_accuracy_summary(study, anatomy, random),
         notes=_notes(study),
     )
@@ -136,7 +138,11 @@ def _notes(study: Study) -> tuple[str, ...]:
     notes = []
     if study.partial:
         notes.append("Partial: the study was interrupted, and shows what was done until then.")
-    notes += [f"No figures for {one.name}: {one.refused}." for one in study.setups if one.refused is not None]
+    notes += [
+        f"No figures for {one.name}: {one.refused.split('; next step')[0]}."
+        for one in study.setups
+        if one.refused is not None
+    ]
     return tuple(notes)
 
 
@@ -163,7 +169,7 @@ def _seconds(study: Study) -> Figure | None:
         number="5-1" if study.score.rule == "gpt2" else "4-1",
         title=f"Seconds for {first.examples:,} examples",
         source=study.label,
-        parts=(Panel(tuple(series), REMOVED, f"seconds for {first.examples:,} examples"),),
+        parts=(Panel(tuple(series), REMOVED, f"seconds for {first.examples:,} examples", comparable=True),),
         summary=_seconds_summary(timed, dense),
         notes=(f"Masked models of full size, by {first.engine}" + (f" on {first.device}." if first.device else "."),),
     )
@@ -204,7 +210,7 @@ def _seconds_summary(timed: Sequence[Setup], dense: Seconds | None) -> str:
 
 
 def _thresholds(study: Study) -> Figure | None:
-    own = [one for one in study.measured("anatomy") if one.thresholds]
+    own = [one for one in study.setups if one.thresholds]
     if not own:
         return None
     layers = list(range(len(study.score.widths)))
