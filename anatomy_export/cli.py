@@ -24,6 +24,7 @@ from anatomy_export.cli_common import (
     share,
 )
 from anatomy_export.cli_onnx import slice_onnx
+from anatomy_export.cli_report import report
 from anatomy_export.cli_study import pareto, score, study
 from anatomy_export.progress import Progress
 
@@ -287,6 +288,7 @@ main.add_command(pareto)
 main.add_command(slice_onnx)
 main.add_command(score)
 main.add_command(study)
+main.add_command(report)
 
 
 def bench_main() -> None:

@@ -34,6 +34,7 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "report",
     "openvino": "openvino",
     "optimum": "optimum",
+    "plotly": "report",
     "tokenizers": "edge",
 }
 

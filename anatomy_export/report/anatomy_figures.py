@@ -1,0 +1,210 @@
+"""What an anatomy shows: layer similarity, strong neurons, and how far probes agree on them (figures 1–3a)."""
+
+from itertools import combinations
+
+import numpy as np
+
+from anatomy_export.report.figure import ALL, Figure, HeatMap, Panel, Row, Series, Sheet, TextTable
+from anatomy_export.report.sources import Score
+from anatomy_export.report.strong import Strong, strong_neurons
+from anatomy_export.report.strong_graph import strong_graph
+from anatomy_export.report.wording import counted, percent, shortened
+
+LISTED = 300
+
+
+def anatomy_figures(score: Score) -> list[Figure]:
+    """Figures 1, 1a, 2 or 3, 2a or 3a (list, overlap)."""
+    strong = strong_neurons(score)
+    notes: tuple[str, ...] = ()
+    if strong.substitute:
+        share = f"the {percent(score.quantile_share)} most similar" if score.quantile_share else "the most similar"
+        notes = (
+            f"No neuron exceeds the threshold of {score.anatomy.strong_threshold:g}. "
+            f"Shown instead are {share} ({strong.words}).",
+        )
+    return [
+        _layer_similarity(score),
+        _every_probe(score),
+        strong_graph(score, strong, notes),
+        _strong_list(score, strong, notes),
+        _overlap(score, strong, notes),
+    ]
+
+
+def layer_names(count: int) -> tuple[str, ...]:
+    """Names of hidden states: the embeddings, then each block's output."""
+    return ("emb.", *(str(layer) for layer in range(1, count)))
+
+
+def _layer_similarity(score: Score) -> Figure:
+    c = score.anatomy.layer_similarity
+    mean, low, high = c.mean(axis=0), c.min(axis=0), c.max(axis=0)
+    x = list(range(c.shape[1]))
+    hover = tuple(
+        f"hidden state {layer}\nmean {mean[layer]:.3f}\nprobes {low[layer]:.3f} to {high[layer]:.3f}" for layer in x
+    )
+    band = Series("lowest to highest probe", [*x, *x[::-1]], [*low, *high[::-1]], style=0, draw="band")
+    series = [band, Series(f"mean of {counted(len(c), 'probe')}", x, list(mean), style=0, hover=hover)]
+    for probe, row in enumerate(c):
+        own = tuple(f"probe {probe + 1}\nhidden state {layer}\n{row[layer]:.3f}" for layer in x)
+        series.append(Series(f"probe {probe + 1}", x, list(row), style=1, hover=own, probes=(probe,)))
+    return Figure(
+        topic="Layer similarity",
+        number="1",
+        title="Layer similarity",
+        source=score.label,
+        parts=(_similarity_panel(series, len(x)),),
+        summary=_similarity_summary(mean, low, high),
+    )
+
+
+def _similarity_panel(series: list[Series], states: int) -> Panel:
+    title = "cosine with the target token"
+    return Panel(tuple(series), "hidden state", title, x_ticks=layer_names(states), comparable=True)
+
+
+def _similarity_summary(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    last = len(mean) - 1
+    steps = np.diff(mean)
+    surge = int(steps.argmax())
+    widest = int((high - low).argmax())
+    fall = f" It falls in {counted(int((steps < 0).sum()), 'step')}." if (steps < 0).any() else ""
+    return (
+        f"The mean similarity with the final token is {mean[0]:.2f} at the embeddings, {mean[last // 2]:.2f} halfway "
+        f"(after block {last // 2}) and {mean[-1]:.2f} after the last block. "
+        f"The largest step, {steps[surge]:+.2f}, is that of block {surge + 1} of {last}.{fall} "
+        f"Probes lie furthest apart at {layer_words(widest)} ({low[widest]:.2f} to {high[widest]:.2f})."
+    )
+
+
+def layer_words(state: int) -> str:
+    return "the embeddings" if state == 0 else f"block {state}"
+
+
+def _every_probe(score: Score) -> Figure:
+    c = score.anatomy.layer_similarity
+    x = list(range(c.shape[1]))
+    series = []
+    for probe, row in enumerate(c):
+        text = shortened(score.anatomy.probes[probe])
+        hover = tuple(f"probe {probe + 1}: {text}\nhidden state {layer}: {row[layer]:.3f}" for layer in x)
+        series.append(Series(f"probe {probe + 1}", x, list(row), style=probe, hover=hover, probes=(ALL, probe)))
+    early = max(1, (len(x) - 1) // 3)
+    top, bottom = int(c[:, early].argmax()), int(c[:, early].argmin())
+    summary = (
+        f"After block {early}, the similarity is highest for probe {top + 1} ({c[top, early]:.2f}) and lowest for "
+        f"probe {bottom + 1} ({c[bottom, early]:.2f}). {_tones(score, early)}"
+    ).strip()
+    return Figure(
+        topic="Layer similarity, every probe",
+        number="1a",
+        title="Layer similarity, every probe",
+        source=score.label,
+        parts=(_similarity_panel(series, len(x)),),
+        summary=summary,
+    )
+
+
+def _tones(score: Score, layer: int) -> str:
+    """Positive against negative probes, where their tasks say which they are."""
+    means = []
+    for tone in ("positive", "negative"):
+        own = [probe for probe, task in enumerate(score.tasks) if task and tone in task]
+        if not own:
+            return ""
+        means.append(score.anatomy.layer_similarity[own, layer].mean())
+    return f"There the mean of the positive probes is {means[0]:.2f}, of the negative ones {means[1]:.2f}."
+
+
+def _listed(neurons: list[str]) -> str:
+    more = len(neurons) - LISTED
+    return ", ".join(neurons[:LISTED]) + (f" and {more:,} more" if more > 0 else "") if neurons else "–"
+
+
+def _strong_list(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure:
+    rows = []
+    for layer, mask in enumerate(strong.masks):
+        count = mask.sum(axis=0)
+        always = np.flatnonzero(count == len(mask))
+        some = np.flatnonzero((count > 0) & (count < len(mask)))
+        cells = (_listed([str(one) for one in always]), _listed([f"{one} ({count[one]})" for one in some]))
+        rows.append(Row((str(layer), f"{len(always) + len(some):,}", *cells), (ALL,), (ALL, layer)))
+        for probe, own in enumerate(mask):
+            split = [[str(one) for one in np.flatnonzero(own) if (count[one] == len(mask)) == all_] for all_ in (1, 0)]
+            rows.append(Row((str(layer), f"{own.sum():,}", *map(_listed, split)), (probe,), (ALL, layer)))
+    shared = sum(int(mask.all(axis=0).sum()) for mask in strong.masks)
+    full = max(range(len(strong.masks)), key=lambda layer: int(strong.masks[layer].any(axis=0).sum()))
+    most = int(strong.masks[full].any(axis=0).sum())
+    all_ = sum(score.widths)
+    summary = (
+        f"{counted(strong.total, 'neuron')} of {all_:,} ({percent(strong.total / all_)}) with a {strong.words} for one "
+        f"probe at least, {shared:,} for every probe. Layer {full} has most, {most:,}. "
+        f"In brackets: for how many of the {len(score.tasks)} probes."
+    )
+    headings = ("layer", "strong", "for every probe", "for some probes")
+    return Figure(
+        topic="Strong neurons, listed",
+        number="3a" if score.rule == "gpt2" else "2a",
+        title="Strong neurons, listed",
+        source=score.label,
+        parts=(TextTable(headings, tuple(rows), numeric=frozenset((0, 1))),),
+        summary=summary,
+        notes=notes,
+    )
+
+
+def _overlap(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure:
+    layers = range(len(strong.masks))
+    whole = np.concatenate(strong.masks, axis=1)
+    sheets = [_sheet(whole, (ALL,)), *(_sheet(strong.masks[layer], (layer,)) for layer in layers)]
+    labels = tuple(str(probe + 1) for probe in range(len(whole)))
+    return Figure(
+        topic="Strong neurons, overlap",
+        number="3a" if score.rule == "gpt2" else "2a",
+        title="Strong neurons, overlap between probes",
+        source=score.label,
+        parts=(HeatMap(labels, "probe", "common ÷ all of both", tuple(sheets)),),
+        summary=_overlap_summary(score, strong, sheets),
+        notes=notes,
+    )
+
+
+def _sheet(mask: np.ndarray, layers: tuple[int, ...]) -> Sheet:
+    """Jaccard indices of the strong sets of all pairs of probes; NaN where both are empty. mask: (P, n)."""
+    counts = mask.astype(np.int64)
+    common = counts @ counts.T
+    union = counts.sum(axis=1)[:, None] + counts.sum(axis=1)[None] - common
+    values = np.where(union > 0, common / np.maximum(union, 1), np.nan)
+    hover = tuple(
+        tuple(
+            f"probes {row + 1} and {column + 1}\n{common[row, column]:,} common of {union[row, column]:,} strong"
+            for column in range(len(mask))
+        )
+        for row in range(len(mask))
+    )
+    return Sheet(values, hover, layers)
+
+
+def _overlap_summary(score: Score, strong: Strong, sheets: list[Sheet]) -> str:
+    pairs = list(combinations(range(len(score.tasks)), 2))
+    if not pairs:
+        return "With a single probe there is nothing to compare."
+
+    def mean(sheet: Sheet) -> float | None:
+        found = [sheet.values[pair] for pair in pairs if not np.isnan(sheet.values[pair])]
+        return float(np.mean(found)) if found else None
+
+    overall = mean(sheets[0])
+    if overall is None:
+        return "No probe has a strong neuron, so that there is nothing to compare."
+    known = {layer: value for layer, sheet in enumerate(sheets[1:]) if (value := mean(sheet)) is not None}
+    low, high = min(known, key=lambda one: known[one]), max(known, key=lambda one: known[one])
+    chance = ""
+    if score.jaccard_chance is not None and not strong.substitute:
+        chance = f"; as many neurons drawn at random would share {percent(score.jaccard_chance)}"
+    return (
+        f"Two probes share {percent(overall)} of their strong neurons on average (common neurons ÷ all that are strong "
+        f"for either){chance}. They agree most in layer {high} ({percent(known[high])}) and least in layer {low} "
+        f"({percent(known[low])})."
+    )
