@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import refused, run, saved_dense, tiny_checkpoint
+from conftest import refused, rewrite_manifest, run
 
 from anatomy_export.exporter.bundle import manifest_checksum
 from anatomy_export.exporter.bundle_files import external_locations
@@ -32,34 +32,14 @@ def without_torch(*arguments, text: str = "", **options) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, check=False, input=text, **options)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A sliced and repaired bundle of a tiny BERT with model.ort beside; not to be changed."""
-    folder = tmp_path_factory.mktemp("bundle")
-    saved_dense(tiny_checkpoint("bert"), folder / "tiny-bert")
-    (folder / "data.csv").write_text("text,label\n" + "the good film,1\nawful acting and plot,0\n" * 30)
-    arguments = ["--model", folder / "tiny-bert", "--data", folder / "data.csv", "--keep-ratio", "0.5", "--align", "1"]
-    result = run("export", *arguments, "--compensate", "bias", "--ort-format", "--output", folder / "made")
-    assert result.exit_code == 0, result.stderr
-    return folder / "made"
-
-
 @pytest.fixture
-def bundle(made, tmp_path) -> Path:
-    return shutil.copytree(made, tmp_path / "bundle")
-
-
-def rewrite(bundle: Path, change) -> None:
-    """Change the manifest and give it the checksum of what it then holds."""
-    body = json.loads((bundle / "bundle.json").read_text())
-    change(body)
-    body["checksum"] = manifest_checksum(body)
-    (bundle / "bundle.json").write_text(json.dumps(body))
+def bundle(made_bundle, tmp_path) -> Path:
+    return shutil.copytree(made_bundle, tmp_path / "bundle")
 
 
 def sealed(bundle: Path, name: str) -> None:
     """Give the manifest the SHA-256 of a file as it is now."""
-    rewrite(bundle, lambda body: body["files"].update({name: sha256_file(bundle / name)}))
+    rewrite_manifest(bundle, lambda body: body["files"].update({name: sha256_file(bundle / name)}))
 
 
 def refused_in_one_line(bundle: Path, *parts: str) -> None:
@@ -81,8 +61,8 @@ def failed(bundle: Path, *parts: str) -> None:
         assert part in result.stderr.splitlines()[-1]
 
 
-def test_a_bundle_verifies_where_there_is_no_torch(made):
-    done = without_torch("anatomy_export.cli", "verify", made, "--json")
+def test_a_bundle_verifies_where_there_is_no_torch(made_bundle):
+    done = without_torch("anatomy_export.cli", "verify", made_bundle, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["passed"] and found["left_over"] == [] and found["precision"] == "fp32"
@@ -92,13 +72,13 @@ def test_a_bundle_verifies_where_there_is_no_torch(made):
     assert 0 <= found["max_abs_error"] <= found["tolerance"] == 1e-4
     assert 0 < found["median_s"] < 1
     assert "repaired weights are the plan's" in found["checks"][2]["detail"]
-    shown = run("verify", made)
+    shown = run("verify", made_bundle)
     assert shown.exit_code == 0 and "FAILED" not in shown.stdout
     assert "ms, median, batch 1" in shown.stdout
 
 
-def test_reference_texts_ids_and_logits_are_recorded(made):
-    body = json.loads((made / "bundle.json").read_text())
+def test_reference_texts_ids_and_logits_are_recorded(made_bundle):
+    body = json.loads((made_bundle / "bundle.json").read_text())
     assert body["checksum"] == manifest_checksum(body)
     assert (body["precision"], body["conversion"], body["reference_tolerance"]) == ("fp32", None, body["tolerance"])
     assert len(body["references"]) == 12
@@ -106,11 +86,11 @@ def test_reference_texts_ids_and_logits_are_recorded(made):
     assert {"classify.py", "model.ort", "README.md", "repair.safetensors"} <= body["files"].keys()
 
 
-def test_classify_gives_label_and_probability_without_torch(made):
-    references = json.loads((made / "bundle.json").read_text())["references"][:3]
+def test_classify_gives_label_and_probability_without_torch(made_bundle):
+    references = json.loads((made_bundle / "bundle.json").read_text())["references"][:3]
     texts = [one["text"] for one in references]
-    lines = without_torch(made / "classify.py", *texts).stdout.splitlines()
-    assert without_torch(made / "classify.py", text="\n".join(texts) + "\n\n").stdout.splitlines() == lines
+    lines = without_torch(made_bundle / "classify.py", *texts).stdout.splitlines()
+    assert without_torch(made_bundle / "classify.py", text="\n".join(texts) + "\n\n").stdout.splitlines() == lines
     for line, one in zip(lines, references, strict=True):
         label, probability, text = line.split("\t")
         shares = np.exp(one["logits"]) / np.exp(one["logits"]).sum()
@@ -157,15 +137,15 @@ def large(bundle):
 
 
 def manifest_with(**values):
-    return lambda bundle: rewrite(bundle, lambda body: body.update(values))
+    return lambda bundle: rewrite_manifest(bundle, lambda body: body.update(values))
 
 
 def reference_with(**values):
-    return lambda bundle: rewrite(bundle, lambda body: body["references"][0].update(values))
+    return lambda bundle: rewrite_manifest(bundle, lambda body: body["references"][0].update(values))
 
 
 def file_named(name):
-    return lambda bundle: rewrite(bundle, lambda body: body["files"].update({name: "0" * 64}))
+    return lambda bundle: rewrite_manifest(bundle, lambda body: body["files"].update({name: "0" * 64}))
 
 
 def linked(name, target):
@@ -191,7 +171,10 @@ BAD = {
     "tolerance": (manifest_with(reference_tolerance=-1.0), "reference_tolerance is -1.0"),
     "tolerance of text": (manifest_with(reference_tolerance="1"), "reference_tolerance is '1'"),
     "no model named": (manifest_with(files={"plan.json": "0" * 64}), "files is a dict of 1, expected model.onnx"),
-    "digest": (lambda bundle: rewrite(bundle, lambda body: body["files"].update(a=7)), "expected 64 hexadecimal"),
+    "digest": (
+        lambda bundle: rewrite_manifest(bundle, lambda body: body["files"].update(a=7)),
+        "expected 64 hexadecimal",
+    ),
     "no references": (manifest_with(references=[]), "references is a list of 0"),
     "a reference": (manifest_with(references=[3]), "a reference is 3, expected an object"),
     "ids": (reference_with(input_ids=["x"]), "token ids are not all whole numbers"),
@@ -314,7 +297,9 @@ def test_what_is_no_model_is_refused(bundle):
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "tokenizers"])
-def test_a_missing_library_names_the_extra(made, monkeypatch, name):
+def test_a_missing_library_names_the_extra(made_bundle, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    result = run("verify", made)
-    refused(result, made / "nothing", 1, f"{name} is not installed; next step: pip install 'anatomy-export[edge]'")
+    result = run("verify", made_bundle)
+    refused(
+        result, made_bundle / "nothing", 1, f"{name} is not installed; next step: pip install 'anatomy-export[edge]'"
+    )

@@ -147,8 +147,13 @@ def _to_fp16(source: Path, made: Path, precision: Precision, calibration, flags)
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
         raise MissingExtraError(str(error.name), "cpu") from error
+    model = onnx.load(source)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    described = [info for info in model.graph.value_info if info.name not in weights]
+    del model.graph.value_info[:]  # of weights: the converter casts what is described, be it converted or not
+    model.graph.value_info.extend(described)
     blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_FLOAT32]
-    model = convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=blocked)
+    model = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
     return model, {"kept_float32": KEPT_FLOAT32}
 
 
