@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from frontier_tables import frontier_section
+from precision_tables import precision_section
 
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.bench.tables import (
@@ -242,6 +243,7 @@ OPTIONAL = {
     "pareto-bert.json": pareto_section,
     "target-speedup.json": speedup_section,
     "calibration-cost.json": cost_section,
+    "precision.json": precision_section,
 }
 
 
