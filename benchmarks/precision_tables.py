@@ -15,8 +15,8 @@ def precision_section() -> str:
     found = json.loads((HERE / "precision.json").read_text(encoding="utf-8"))
     parts = [
         "## int8\n\n`benchmarks/precision.py`: batch 1, 128 tokens, dynamic int8 by output channel, PyTorch eager "
-        "dense in the same interleaved rounds. *× dense* is against the dense model of the same precision, *× torch* against "
-        "PyTorch eager dense in fp32.\n"
+        "dense in the same interleaved rounds. *× dense* is against the dense model of the same precision, *× torch* "
+        "against PyTorch eager dense in fp32.\n"
     ]
     for model, one in found.items():
         parts.append(f"### {model}\n\n{markdown_table(HEADINGS, precision_rows(one))}\n{_notes(one['bench'])}")
