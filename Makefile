@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = anatomy_export tests benchmarks
 
-.PHONY: demo test lint format test-optimum clean
+.PHONY: demo test lint format test-optimum test-clients clean
 
 demo: $(VENV)/.installed
 	$(BIN)/anatomy-export --model bert --slice --force
@@ -24,6 +24,10 @@ format: $(VENV)/.installed
 test-optimum: .venv-optimum/.installed
 	.venv-optimum/bin/pytest
 
+# What needs more than Python: a browser. It says what is missing, and what was therefore not tested.
+test-clients: $(VENV)/.clients
+	$(BIN)/pytest tests/clients
+
 # The versions pinned in constraints*.txt need this much; the package itself runs on Python 3.10 when pip installs it.
 CHECK_PYTHON = @$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("Error: $(PYTHON) is Python %d.%d, the \
 pinned versions need 3.11 or later; next step: make PYTHON=python3.11, or pip install \".[cpu]\"" % v[:2] \
@@ -33,6 +37,10 @@ $(VENV)/.installed: setup.cfg constraints.txt
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[cpu,dev]"
+	touch $@
+
+$(VENV)/.clients: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[cpu,dev,clients]"
 	touch $@
 
 .venv-optimum/.installed: setup.cfg constraints-optimum.txt

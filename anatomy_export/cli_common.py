@@ -35,6 +35,7 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "report",
     "openvino": "openvino",
     "optimum": "optimum",
+    "plotly": "report",
     "tokenizers": "edge",
 }
 
