@@ -215,3 +215,14 @@ def test_contradictions_are_wrong_usage(case, tmp_path):
         tmp_path / "o",
     )
     refused(result, tmp_path / "o", 2, message)
+
+
+@pytest.mark.parametrize("way", [None, *WAYS])
+def test_the_file_passes_the_full_check_and_strict_shape_inference(fp32, way, tmp_path):
+    source, _, calibration = fp32
+    path = source if way is None else tmp_path / "m.onnx"
+    if way is not None:
+        convert_precision(source, path, WAYS[way], calibration)
+    onnx.checker.check_model(str(path), full_check=True)
+    inferred = onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True)
+    assert [one.name for one in inferred.graph.output] == ["logits"]
