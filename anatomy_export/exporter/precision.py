@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from anatomy_export.bench.environment import cpu_flags
 from anatomy_export.errors import AnatomyError, MissingExtraError, VerifyError, first_line
@@ -153,8 +154,9 @@ def _to_fp16(source: Path, made: Path, precision: Precision, calibration, flags)
     del model.graph.value_info[:]  # of weights: the converter casts what is described, be it converted or not
     model.graph.value_info.extend(described)
     blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_FLOAT32]
-    model = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
-    return model, {"kept_float32": KEPT_FLOAT32}
+    converted = ir.from_proto(convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked))
+    converted.graph.sort()  # the converter puts its casts at the end
+    return ir.to_proto(converted), {"kept_float32": KEPT_FLOAT32}
 
 
 def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags) -> tuple[onnx.ModelProto, dict]:

@@ -41,6 +41,28 @@ def open_page(driver, file: Path, *, width: int = 1280, height: int = 900, dark:
     driver.get(file.absolute().as_uri())
 
 
+def wait_for(driver, condition, seconds: float = 30):
+    """What `condition(driver)` gives as soon as it is true; a failure after `seconds`."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(driver, seconds).until(condition)
+
+
+def move_to(driver, element) -> None:
+    """Bring the pointer from the window's corner to the middle of an element."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    ActionChains(driver).move_by_offset(0, 0).move_to_element(element).perform()
+
+
+def select(driver, selector: str, value: str) -> None:
+    """Choose an entry of a list by its value."""
+    from selenium.webdriver.support.ui import Select
+
+    Select(driver.find_element("css selector", selector)).select_by_value(value)
+
+
 def console_errors(driver) -> list[str]:
     """What the console said since the last call, warnings and errors."""
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]

@@ -1,7 +1,8 @@
 """Tests that need a program beside Python. What is missing is named at the end, never skipped in silence."""
 
 import pytest
-from browser import browser
+
+from clients.browser import browser
 
 
 def pytest_terminal_summary(terminalreporter):

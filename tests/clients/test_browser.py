@@ -1,6 +1,6 @@
 """The browser itself: what the other tests rely on."""
 
-from browser import console_errors, open_page, requests
+from clients.browser import console_errors, open_page, requests
 
 
 def test_errors_and_requests_are_seen(chromium, tmp_path):
