@@ -148,14 +148,14 @@ def _to_fp16(source: Path, made: Path, precision: Precision, calibration, flags)
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
         raise MissingExtraError(str(error.name), "cpu") from error
-    model = onnx.load(source)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    described = [info for info in model.graph.value_info if info.name not in weights]
-    del model.graph.value_info[:]  # of weights: the converter casts what is described, be it converted or not
-    model.graph.value_info.extend(described)
+    model = _load_plain(source)
     blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_FLOAT32]
-    converted = ir.from_proto(convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked))
-    converted.graph.sort()  # the converter puts its casts at the end
+    model = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
+    nodes = {tuple(node.output): node for node in model.graph.node}  # before 1.32 it writes a cast once for each use
+    del model.graph.node[:]
+    model.graph.node.extend(nodes.values())
+    converted = ir.from_proto(model)
+    converted.graph.sort()  # the casts stand at the end
     return ir.to_proto(converted), {"kept_float32": KEPT_FLOAT32}
 
 
@@ -174,7 +174,7 @@ def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags)
         "extra_options": {"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
     }
     how: dict[str, Any] = {"method": precision.int8, "per_channel": True, "reduce_range": reduce_range}
-    model = onnx.load(source)
+    model = _load_plain(source)
     unpack_attention_(model)
     unpacked = made.with_name("unpacked.onnx")
     onnx.save(model, unpacked, save_as_external_data=large)
@@ -187,6 +187,18 @@ def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags)
         quantize_dynamic(unpacked, tables, op_types_to_quantize=["Gather"], **common)
         _quantize_static(tables, made, precision, calibration, common)
     return onnx.load(made), how
+
+
+def _load_plain(source: Path) -> onnx.ModelProto:
+    """The model without what it says of weights' types and of shapes between nodes, which a conversion makes untrue."""
+    model = onnx.load(source)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    described = [info for info in model.graph.value_info if info.name not in weights]
+    for info in described:
+        info.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(described)
+    return model
 
 
 def unpack_attention_(model: onnx.ModelProto) -> int:
