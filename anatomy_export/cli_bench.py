@@ -17,6 +17,7 @@ from rich.table import Table
 from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.stats import MAX_LAUNCHES
 from anatomy_export.cli_common import (
+    PRECISIONS,
     AnatomyCommand,
     AnatomyGroup,
     alignment,
@@ -57,9 +58,6 @@ def _common(command):
             ),
             click.option(
                 "--provider", type=PROVIDERS, default="cpu", show_default=True, help="Also picks torch's device."
-            ),
-            click.option(
-                "--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of the weights."
             ),
             click.option(
                 "--variant",
@@ -103,6 +101,14 @@ def _common(command):
 @click.option("--keep-ratio", "keep_ratios", default="0.5", show_default=True, callback=shares, help="Comma-separated.")
 @click.option("--align", default="auto", show_default=True, callback=alignment, help="Round widths up to a multiple.")
 @click.option("--plan", type=click.Path(path_type=Path, exists=True), help="Mask and slice by this plan.json.")
+@click.option(
+    "--precision",
+    "precisions",
+    default="fp32",
+    show_default=True,
+    callback=one_or_more_of(*PRECISIONS),
+    help=f"Comma-separated: {', '.join(PRECISIONS)}, of the ort variants; the other engines time fp32.",
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Rounds for each shape.")
 @click.option(
     "--launches",
@@ -215,7 +221,6 @@ def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> 
 
 def _split_options(options: dict) -> tuple[dict, dict]:
     """What the measurement takes, and what only the printing takes."""
-    options.pop("precision")
     if options["provider"] != "cpu" and "openvino" in options["engines"]:
         raise click.UsageError("--backend openvino runs on the CPU only; leave it out, or use --provider cpu.")
     shown = {name: options.pop(name) for name in ("output", "force", "as_json")}
@@ -236,7 +241,7 @@ def _refuse_lost_options(context) -> None:
 def _refuse_contradictions(context, options: dict) -> None:
     given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     for chosen, rest in (
-        ("bundles", ("model", "modes", "keep_ratios", "align", "plan")),
+        ("bundles", ("model", "modes", "keep_ratios", "align", "plan", "precisions")),
         ("plan", ("keep_ratios", "align")),
     ):
         lost = [_spelled(context, name) for name in rest if name in given]

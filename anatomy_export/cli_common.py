@@ -39,6 +39,9 @@ EXTRA_OF_PACKAGE = {
 }
 
 RETRY_S = 0.01
+PRECISIONS = ("fp32", "fp16", "int8")
+INT8_METHODS = ("dynamic", "static")
+CALIBRATION_METHODS = ("percentile", "entropy")
 CRITERION_NAMES = (
     "anatomy",
     "anatomy-activation",

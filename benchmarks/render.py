@@ -6,6 +6,7 @@ from statistics import median
 
 from claims_page import paper_markdown
 from frontier_tables import frontier_section
+from precision_tables import precision_section
 from study_tables import score_section, study_section
 
 from anatomy_export.bench.stats import paired_ratio
@@ -247,6 +248,7 @@ OPTIONAL = {
     "pareto-bert.json": pareto_section,
     "target-speedup.json": speedup_section,
     "calibration-cost.json": cost_section,
+    "precision.json": precision_section,
 }
 
 

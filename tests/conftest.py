@@ -1,5 +1,6 @@
 """Tiny seeded models of every family, with a tokenizer made on the spot: no unit test needs a network."""
 
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from anatomy_export.cli import main
+from anatomy_export.exporter.bundle import manifest_checksum
 from anatomy_export.models import FAMILIES, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 
@@ -145,6 +147,27 @@ def data_file(tmp_path: Path) -> Path:
     path = tmp_path / "data.csv"
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def made_bundle(tmp_path_factory) -> Path:
+    """A sliced and repaired bundle of a tiny BERT with model.ort beside; not to be changed."""
+    folder = tmp_path_factory.mktemp("bundle")
+    saved_dense(tiny_checkpoint("bert"), folder / "tiny-bert")
+    (folder / "tiny-bert" / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Tiny\n")
+    (folder / "data.csv").write_text("text,label\n" + "the good film,1\nawful acting and plot,0\n" * 30)
+    arguments = ["--model", folder / "tiny-bert", "--data", folder / "data.csv", "--keep-ratio", "0.5", "--align", "1"]
+    result = run("export", *arguments, "--compensate", "bias", "--ort-format", "--output", folder / "made")
+    assert result.exit_code == 0, result.stderr
+    return folder / "made"
+
+
+def rewrite_manifest(bundle: Path, change) -> None:
+    """Change a bundle's manifest and give it the checksum of what it then holds."""
+    body = json.loads((bundle / "bundle.json").read_text())
+    change(body)
+    body["checksum"] = manifest_checksum(body)
+    (bundle / "bundle.json").write_text(json.dumps(body))
 
 
 def run(*arguments, command=main):

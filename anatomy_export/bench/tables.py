@@ -23,7 +23,7 @@ def bench_rows(body: dict, *, intervals: bool = True) -> list[tuple[str, ...]]:
         rows.append(
             (
                 one["engine"] + setting,
-                one["name"],
+                named_precision(one),
                 f"{one['batch']}×{one['seq_len']}",
                 milliseconds(one["median_s"]),
                 ratio(one["speedup"], one["speedup_interval"]) + "?" * one["speedup_void"],
@@ -34,6 +34,12 @@ def bench_rows(body: dict, *, intervals: bool = True) -> list[tuple[str, ...]]:
             )
         )
     return rows if intervals else [row[:-1] for row in rows]
+
+
+def named_precision(one: dict) -> str:
+    """A result's variant, with its precision where that is not fp32 and the name does not say so."""
+    precision = one.get("precision", "fp32")
+    return one["name"] if precision == "fp32" or precision in one["name"] else f"{one['name']} {precision}"
 
 
 def bench_notes(body: dict) -> list[str]:
@@ -52,7 +58,21 @@ def bench_notes(body: dict) -> list[str]:
         notes.append("Closure: time saved ÷ time that the removed FLOPs stand for; 0 saves nothing, 1 saves all of it.")
     if body["kind"] == "paper":
         notes.append("Same: texts whose class is the same bucketed as padded.")
-    return notes + _warnings(body)
+    return notes + _mixed_precisions(body) + _warnings(body)
+
+
+def _mixed_precisions(body: dict) -> list[str]:
+    """Which ratios are between precisions: only those that a variant's own name tells."""
+    found = body["results"] if body["kind"] == "bench" else []
+    notes = [
+        f"× dense of {one['worker']} ({one['precision']}) is against {one['speedup_against']} in "
+        f"{one['speedup_against_precision']}."
+        for one in found
+        if one.get("precision") != one.get("speedup_against_precision")
+    ]
+    if any(one.get("precision", "fp32") != "fp32" and one["torch_speedup"] is not None for one in found):
+        notes.append("× torch is against PyTorch in fp32, whatever the precision.")
+    return list(dict.fromkeys(notes))
 
 
 def _warnings(body: dict) -> list[str]:

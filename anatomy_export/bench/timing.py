@@ -30,7 +30,7 @@ class BenchRequest:
     """Everything that `anatomy bench` was asked for. Bundles, where given, stand in for model, modes and ratios.
 
     `baselines` are engines that are timed on dense variants only. `repeats` are rounds for each input shape and launch
-    of the worker processes.
+    of the worker processes. `precisions` are those of the ONNX Runtime variants; the other engines time fp32 alone.
     """
 
     model: str = "bert"
@@ -50,6 +50,7 @@ class BenchRequest:
     io_binding: tuple[bool, ...] = (False,)
     cuda_graph: tuple[bool, ...] = (False,)
     timeout_s: float = 600.0
+    precisions: tuple[str, ...] = ("fp32",)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
         progress=progress,
         launches=request.launches,
     )
+    precisions = dict.fromkeys(one.variant.precision for one in contestants)
     settings = {**settings_of(request), "model": None if request.bundles else request.model}
+    settings["precision"] = ", ".join(precisions)
     body = common_body("bench", settings, environment, inputs, measured)
     body["results"] = [
         entry
@@ -135,6 +138,7 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
         fuses={fused_for(engine, request.provider) for engine in request.engines},
         dense_fuses={fused_for(engine, request.provider) for engine in request.baselines},
         progress=progress,
+        precisions=request.precisions,
     )
 
 
@@ -148,6 +152,8 @@ def _contestants(request: BenchRequest, variants: list[Variant]) -> list[Contest
                 for variant in variants:
                     if engine not in request.engines and variant.mode != "dense":
                         continue
+                    if engine != "ort" and variant.precision != "fp32":
+                        continue
                     spec = EngineSpec(
                         engine=engine,
                         model=variant.bundles[fused_for(engine, request.provider)],
@@ -158,6 +164,10 @@ def _contestants(request: BenchRequest, variants: list[Variant]) -> list[Contest
                     )
                     setting = " bound" * bound + " graph" * graph
                     found.append(Contestant(f"{engine}{setting} {variant.name}", variant, spec))
+    if not found:
+        raise AnatomyError(
+            f"no engine of {', '.join(request.engines)} times these precisions; next step: add ort to --backend"
+        )
     return found
 
 
@@ -234,10 +244,14 @@ def _max_positions(config: dict) -> int | None:
 
 
 def reference_of(one: Contestant, contestants: list[Contestant]) -> Contestant:
-    """The dense contestant of the same engine, setting and source model; without one, the setting's first."""
+    """The dense contestant of the same engine, setting, precision and source model.
+
+    Without one, the dense one of another precision, which its name then says; without that, the first of the setting.
+    """
     same = [other for other in contestants if _setting(other) == _setting(one)]
-    dense = (other for other in same if other.variant.mode == "dense" and other.variant.source == one.variant.source)
-    return next(dense, same[0])
+    dense = [other for other in same if other.variant.mode == "dense" and other.variant.source == one.variant.source]
+    equal = (other for other in dense if other.variant.precision == one.variant.precision)
+    return next(equal, (dense or same)[0])
 
 
 def _setting(one: Contestant) -> tuple:
@@ -271,6 +285,7 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peaks:
     against_torch = _ratio(samples, torch_dense, one, key) if torch_dense else None
     share = one.variant.removed_share(batch, length)
     comparable = reference.variant.mode == "dense" and reference.variant.source == one.variant.source
+    comparable = comparable and reference.variant.precision == one.variant.precision
     closure = closure_of(speedup, share if comparable and one is not reference else None)
     flops = one.variant.executed_flops(batch, length)
     rate = flops / summary.p50_s if flops else None
@@ -278,6 +293,7 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peaks:
         "worker": one.name,
         "engine": one.spec.engine,
         "variant": one.variant.mode or one.variant.name,
+        "precision": one.variant.precision,
         "name": one.variant.name,
         "keep_ratio": one.variant.keep_ratio,
         "batch": batch,
@@ -293,6 +309,7 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peaks:
         "speedup": speedup.median if speedup else None,
         "speedup_interval": None if speedup is None or one is reference else speedup.bounds,
         "speedup_against": reference.name,
+        "speedup_against_precision": reference.variant.precision,
         "speedup_void": bool(speedup and speedup.void),
         "closure_void": bool(closure and closure.wider_than(CLOSURE_VOID_WIDTH)),
         "torch_speedup": against_torch.median if against_torch else None,
@@ -301,7 +318,7 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peaks:
         "closure": closure.median if closure else None,
         "closure_interval": closure.bounds if closure else None,
         "flops": flops,
-        "roofline_share": rate / peak if rate and peak else None,
+        "roofline_share": rate / peak if rate and peak and one.variant.precision == "fp32" else None,
         "peak_rss_bytes": samples.peak_rss_bytes.get(one.name),
         "model": one.variant.facts,
         "engine_facts": measured.facts.get(one.name, {}),

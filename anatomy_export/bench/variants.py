@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anatomy_export.bench.environment import package_versions
+from anatomy_export.bench.environment import cpu_flags, package_versions
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.bundle import FORMAT_VERSION, MANIFEST, read_manifest
 from anatomy_export.exporter.flops import FlopModel
@@ -23,7 +23,7 @@ class Variant:
 
     `keep_ratio` is the share of neurons that compute; `flops` the dense model's cost, `planned_ffn_token` the FFN
     FLOPs a token that the plan leaves (for a masked model too, though it still runs them all). None where a bare
-    `.onnx` file tells nothing.
+    `.onnx` file tells nothing. `precision` is that of the `.onnx` file; a checkpoint beside it is fp32 in any case.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Variant:
     planned_ffn_token: int | None = None
     source: str | None = None
     facts: dict = field(default_factory=dict)
+    precision: str = "fp32"
 
     def removed_share(self, batch: int, sequence: int) -> float | None:
         """Removed FFN FLOPs ÷ all FLOPs of the dense model at this batch and padded length."""
@@ -78,10 +79,12 @@ def made_variants(
     fuses: set[str],
     dense_fuses: set[str],
     progress: Progress,
+    precisions: tuple[str, ...] = ("fp32",),
 ) -> list[Variant]:
     """Dense, mask and slice of `model`, each a bundle with its checkpoint, cached by model, plan and versions.
 
     Args:
+        precisions: of the `.onnx` file; each variant is made in each.
         keep_ratios: shares of each layer's neurons that stay, for mask and slice, widths rounded up to a multiple of
             `align`; or `plan`, a plan.json.
         fuses: which graphs are needed ("ort", "none"); `dense_fuses` are needed for dense besides.
@@ -90,15 +93,16 @@ def made_variants(
 
     checkpoint = resolve_model(model, progress).checkpoint
     pruned: list[float | None] = [None] if plan else list(keep_ratios)
-    wanted = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
+    ways = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
+    wanted = [(mode, ratio, precision) for precision in precisions for mode, ratio in ways]
     maker = _Maker(model, _model_identity(checkpoint), align, progress)
     variants = []
-    for mode, ratio in wanted:
+    for mode, ratio, precision in wanted:
         bundles = {
-            fuse: maker.bundle(mode, ratio, None if mode == "dense" else plan, fuse)
+            fuse: maker.bundle(mode, ratio, None if mode == "dense" else plan, fuse, precision)
             for fuse in sorted({*fuses, *dense_fuses} if mode == "dense" else fuses)
         }
-        name = mode if ratio is None else f"{mode} {ratio:g}"
+        name = (mode if ratio is None else f"{mode} {ratio:g}") + (f" {precision}" if precision != "fp32" else "")
         variants.append(_from_bundle(name, bundles, ratio))
     return variants
 
@@ -116,6 +120,7 @@ def _from_bundle(name: str, bundles: dict[str, str], keep_ratio: float | None = 
             planned_ffn_token=manifest["flops"]["planned_ffn_token"],
             source=manifest["provenance"]["anatomy.source_fingerprint"],
             facts={"neurons": neurons, "plan_sha256": manifest["provenance"]["anatomy.plan_sha256"]},
+            precision=manifest.get("precision", "fp32"),
         )
     except (KeyError, TypeError) as error:
         raise AnatomyError(
@@ -136,9 +141,10 @@ class _Maker:
     align: int
     progress: Progress
 
-    def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str) -> str:
+    def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str, precision: str) -> str:
         """The path of a cached bundle, made if it is not there."""
         from anatomy_export.exporter.pipeline import run_export
+        from anatomy_export.exporter.precision import chosen_precision
         from anatomy_export.exporter.request import ExportRequest
 
         what = {
@@ -150,9 +156,10 @@ class _Maker:
             "plan": sha256_file(plan) if plan else None,
             "fuse": fuse,
             "versions": package_versions(),
+            **({} if precision == "fp32" else {"precision": precision, "cpu_flags": cpu_flags()}),
         }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-        label = mode if ratio is None else f"{mode}-{ratio:g}"
+        label = (mode if ratio is None else f"{mode}-{ratio:g}") + (f"-{precision}" if precision != "fp32" else "")
         directory = cache_directory() / "bench" / f"{Path(self.model).name}-{label}-{fuse}-{digest}"
         if not (directory / MANIFEST).is_file():
             self.progress.note(f"making {label} of {self.model} (kept in {directory.parent})")
@@ -165,6 +172,7 @@ class _Maker:
                 fuse=fuse,
                 with_checkpoint=True,
                 compare_dense=False,
+                precision=chosen_precision(precision),
                 score={**PLAIN, "keep_ratio": ratio, "align": self.align} if mode != "dense" and not plan else {},
             )
             run_export(request, self.progress)

@@ -1,22 +1,31 @@
 """The directory that ships: its manifest, its files, its model card."""
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.card import model_card
 from anatomy_export.exporter.flops import FlopModel
 from anatomy_export.files import sha256_file
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
+CLASSIFY = "classify.py"
+REFERENCE_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
 
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What the manifest and the model card say beside the files' checksums."""
+    """What the manifest and the model card say beside the files' checksums.
+
+    `reference_logits: (texts, classes)` are those of the file that ships. `conversion` tells how it came from the fp32
+    file; None where it is that.
+    """
 
     name: str
     mode: str
@@ -30,8 +39,12 @@ class BundleFacts:
     widths: tuple[int, ...]
     kept_widths: tuple[int, ...]
     criterion: str
+    reference_texts: tuple[str, ...]
     reference_ids: tuple[tuple[int, ...], ...]
     reference_logits: np.ndarray
+    precision: str = "fp32"
+    conversion: dict | None = None
+    source_card: dict = field(default_factory=dict)
 
 
 def checkpoint_of(directory) -> Path | str:
@@ -69,85 +82,45 @@ def read_manifest(directory: Path) -> dict:
     return manifest
 
 
+def manifest_checksum(manifest: dict) -> str:
+    """SHA-256 over a manifest without its own checksum, in one canonical form."""
+    body = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def reference_tolerance(precision: str, logits: np.ndarray) -> float:
+    """How far reference logits may be off on another machine, absolute.
+
+    The verification's own tolerance for fp32. Of float16 and int8, where kernels differ from CPU to CPU, a share of the
+    largest logit, or of 1 where none is as large.
+    """
+    tolerance = REFERENCE_TOLERANCE[precision]
+    return tolerance if precision == "fp32" else tolerance * max(1.0, float(np.abs(logits).max()))
+
+
 def write_manifest(directory: Path, facts: BundleFacts) -> None:
-    """Write `README.md`, then `bundle.json` with the SHA-256 of every file in `directory`."""
+    """Write `README.md` and `classify.py`, then `bundle.json` with the SHA-256 of every file in `directory`."""
     (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
+    shutil.copyfile(Path(__file__).with_name(CLASSIFY), directory / CLASSIFY)
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     manifest = {
         "format_version": FORMAT_VERSION,
         "name": facts.name,
         "mode": facts.mode,
+        "precision": facts.precision,
+        "conversion": facts.conversion,
         "max_length": facts.max_length,
         "labels": list(facts.labels),
         "tolerance": facts.tolerance,
+        "reference_tolerance": reference_tolerance(facts.precision, facts.reference_logits),
         "provenance": facts.provenance,
         "result": facts.result,
         "flops": {"dense": asdict(facts.dense_flops), "planned_ffn_token": facts.planned_ffn_token},
         "files": {path.relative_to(directory).as_posix(): sha256_file(path) for path in files},
         "references": [
-            {"input_ids": list(ids), "logits": [float(value) for value in row]}
-            for ids, row in zip(facts.reference_ids, facts.reference_logits, strict=True)
+            {"text": text, "input_ids": list(ids), "logits": [float(value) for value in row]}
+            for text, ids, row in zip(facts.reference_texts, facts.reference_ids, facts.reference_logits, strict=True)
         ],
     }
+    manifest["checksum"] = manifest_checksum(manifest)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-
-def model_card(facts: BundleFacts) -> str:
-    """The bundle's README.md: metadata block, what was done, widths, accuracy, size, provenance, how to run it."""
-    accuracy = facts.result["accuracy"]
-    rows = "\n".join(
-        f"| {layer} | {width} | {kept} |"
-        for layer, (width, kept) in enumerate(zip(facts.widths, facts.kept_widths, strict=True))
-    )
-    return f"""---
-library_name: onnx
-pipeline_tag: text-classification
-tags:
-- onnx
-- pruned
-- anatomy-export
----
-
-# {facts.name}, {facts.mode}
-
-A text classifier with {len(facts.labels)} classes ({", ".join(facts.labels)}), pruned without training and verified
-against torch (tolerance {facts.tolerance:g} absolute). Criterion: {facts.criterion}. Sequences up to
-{facts.max_length} tokens.
-
-| | dense | pruned |
-|---|---|---|
-| FFN neurons | {facts.result["neurons"]["dense"]} | {facts.result["neurons"]["pruned"]} |
-| parameters | {facts.result["parameters"]["dense"]} | {facts.result["parameters"]["pruned"]} |
-| FLOPs at {facts.max_length} tokens | {facts.result["flops"]["dense"]} | {facts.result["flops"]["pruned"]} |
-| file, bytes | {facts.result["size_bytes"]["dense"]} | {facts.result["size_bytes"]["pruned"]} |
-| accuracy | {_percent(accuracy["dense"])} | {_percent(accuracy["pruned"])} |
-
-## Neurons a layer
-
-| layer | original | computing |
-|---|---|---|
-{rows}
-
-## Provenance
-
-```json
-{json.dumps(facts.provenance, indent=1)}
-```
-
-## Run it
-
-```python
-import onnxruntime, tokenizers
-
-tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-tokenizer.enable_truncation({facts.max_length})
-session = onnxruntime.InferenceSession("model.onnx")
-encoding = tokenizer.encode("A sentence.")
-values = {{"input_ids": encoding.ids, "attention_mask": encoding.attention_mask, "token_type_ids": encoding.type_ids}}
-print(session.run(None, {{i.name: [values[i.name]] for i in session.get_inputs()}})[0])
-```
-"""
-
-
-def _percent(fraction: float | None) -> str:
-    return "n/a" if fraction is None else f"{fraction:.2%}"

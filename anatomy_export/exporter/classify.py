@@ -1,0 +1,47 @@
+"""Classify sentences with the model.onnx beside this file. Needs numpy, onnxruntime and tokenizers; no torch.
+
+Usage: python classify.py "A sentence." "Another one."      (or lines on standard input)
+
+Prints a line for each: label, probability, sentence, with tabs between.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import tokenizers
+
+
+class Classifier:
+    """The classifier in a directory with bundle.json, tokenizer.json and model.onnx."""
+
+    def __init__(self, directory: Path, model: str = "model.onnx"):
+        manifest = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
+        self.labels = manifest["labels"]
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(manifest["max_length"])
+        self.session = onnxruntime.InferenceSession(str(directory / model), providers=["CPUExecutionProvider"])
+
+    def logits(self, text: str) -> np.ndarray:
+        """Logits (classes,) of one sentence."""
+        one = self.tokenizer.encode(text)
+        values = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
+        inputs = {each.name: np.array([values[each.name]], dtype=np.int64) for each in self.session.get_inputs()}
+        return self.session.run(["logits"], inputs)[0][0]
+
+    def __call__(self, text: str) -> tuple[str, float]:
+        """Label and probability of the likeliest class."""
+        logits = self.logits(text)
+        exponentials = np.exp(logits - logits.max())
+        best = int(logits.argmax())
+        return self.labels[best], float(exponentials[best] / exponentials.sum())
+
+
+if __name__ == "__main__":
+    classify = Classifier(Path(__file__).resolve().parent)
+    for sentence in sys.argv[1:] or filter(None, map(str.strip, sys.stdin)):
+        label, probability = classify(sentence)
+        print(f"{label}\t{probability:.4f}\t{sentence}")
