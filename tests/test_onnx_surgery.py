@@ -243,14 +243,32 @@ def test_what_cannot_be_cut_is_said(case, tmp_path):
     refused(make(), plan_of(weights()), tmp_path, match)
 
 
-def test_a_repair_needs_the_bias_that_it_repairs(tmp_path):
+def without_biases(layers) -> onnx.ModelProto:
+    """As exporters leave them out where they are zero."""
     b, x = Builder(), "x"
-    for index, one in enumerate(weights()):
+    for index, one in enumerate(layers):
         h = b.erf_gelu(b.node("MatMul", x, b.tensor(f"up{index}", one["W1"].T.copy())))
         x = b.node("Add", b.node("MatMul", h, b.tensor(f"down{index}", one["W2"])), x)
-    layers = [{**one, "b1": np.zeros(WIDTH, np.float32)} for one in weights()]
-    refused(b.model(x), plan_of(layers), tmp_path, "no bias is added to its output", repair_of())
-    cut(b.model(x), plan_of(layers), tmp_path / "without")
+    return b.model(x)
+
+
+def test_biases_that_were_left_out(tmp_path):
+    """A missing b1 is zero; a repaired b2 gets an Add of its own."""
+    layers = [{**one, "b1": np.zeros_like(one["b1"]), "b2": np.zeros_like(one["b2"])} for one in weights()]
+    plan, repair = plan_of(layers), repair_of()
+    for given, folder in ((None, "plain"), (repair, "repaired")):
+        expected = outputs(ffn_model("plain", masked(layers, repair=given), head=False))
+        assert outputs(cut(without_biases(layers), plan, tmp_path / folder, given)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_bias_after_the_residual_is_not_taken_for_a_missing_one(tmp_path):
+    model = without_biases(weights())
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(HIDDEN, np.float32), "late"))
+    last = model.graph.node[-1]
+    model.graph.node.append(onnx.helper.make_node("Add", [last.output[0], "late"], ["y"]))
+    model.graph.output[0].name = "y"
+    layers = [{**one, "b1": np.zeros_like(one["b1"])} for one in weights()]
+    refused(model, plan_of(layers), tmp_path, "layer 1 .*a stored vector is added after the residual", repair_of())
 
 
 def test_a_flip_anywhere_in_the_ffn_weights_is_refused(tmp_path):

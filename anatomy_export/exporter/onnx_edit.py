@@ -25,6 +25,7 @@ class Editor:
         self.names = {*graph.initializers, *graph.producer, *self.shapes, *graph.captured}
         self.let_go: set[str] = set()
         self.before: dict[int, list[NodeProto]] = {}
+        self.after: dict[int, NodeProto] = {}
 
     def replace_(self, use: Use, array: np.ndarray) -> None:
         """Put `array` at a node's input, in the type of the constant that is there; no other node sees a change."""
@@ -47,6 +48,22 @@ class Editor:
         node.input[1] = own.output[0]
         self.before.setdefault(reshape, []).append(own)
 
+    def add_after_(self, index: int, array: np.ndarray, data_type: int) -> None:
+        """Add a vector to what a node gives; those who use it see the sum."""
+        node = self.graph.nodes[index]
+        name = node.output[0]
+        node.output[0] = self._unique(name)
+        tensor = self._new_tensor(f"{name}_bias", data_type, array.shape)
+        self._write(tensor, array, external=False)
+        self.after[index] = onnx.helper.make_node("Add", [node.output[0], tensor.name], [name], self._unique("Add"))
+
+    def _new_tensor(self, name: str, data_type: int, shape: tuple[int, ...]) -> TensorProto:
+        proto = self.graph.proto
+        tensor = proto.initializer.add(name=self._unique(name), data_type=data_type)
+        if self.model.ir_version < FIRST_IR_WITH_FREE_INITIALIZERS:
+            proto.input.append(onnx.helper.make_tensor_value_info(tensor.name, data_type, list(shape)))
+        return tensor
+
     def _store(self, name: str, array: np.ndarray, shared: bool = False) -> str:
         """Keep `array` under `name` where a single node uses that, else under a new one."""
         graph = self.graph
@@ -57,10 +74,8 @@ class Editor:
         if alone and not shared:
             tensor = graph.initializers[name]
         else:
-            tensor = graph.proto.initializer.add(name=self._unique(name), data_type=data_type)
+            tensor = self._new_tensor(name, data_type, array.shape)
             self.let_go.add(name)
-            if self.model.ir_version < FIRST_IR_WITH_FREE_INITIALIZERS:
-                graph.proto.input.append(onnx.helper.make_tensor_value_info(tensor.name, data_type, list(array.shape)))
         self._write(tensor, array, external)
         return tensor.name
 
@@ -101,10 +116,12 @@ class Editor:
     def finish_(self) -> None:
         """Put new nodes in their places and drop constants, and what only led to them, that no node uses any more."""
         proto = self.graph.proto
-        nodes = [one for index, node in enumerate(self.graph.nodes) for one in (*self.before.get(index, ()), node)]
+        nodes = []
+        for index, node in enumerate(self.graph.nodes):
+            nodes += [*self.before.get(index, ()), node, *([self.after[index]] if index in self.after else [])]
         gone, dropped = self._unused(nodes)
         kept = [node for node in nodes if id(node) not in gone]
-        if len(kept) != len(self.graph.nodes) or self.before:
+        if len(kept) != len(self.graph.nodes) or self.before or self.after:
             copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
             del proto.node[:]
             proto.node.extend(copies)

@@ -295,7 +295,10 @@ class _Search:
             uses = self.graph.uses[name]
             adding = [use for use in uses if self._adds_a_residual(use)]
             if adding:
-                return self._only_one(bias, self._skip_bias(adding[0]))
+                found = self._only_one(bias, self._skip_bias(adding[0]))
+                if found is None:
+                    self._check_no_bias_after(self.graph.nodes[adding[0].node].output[0])
+                return found
             if len(uses) != 1:
                 raise _NotAnFfn
             use = uses[0]
@@ -322,6 +325,13 @@ class _Search:
         if operator(node) in SKIP_NORMS:
             return use.input < 2
         return operator(node) == "Add" and self.graph.constant(node.input[1 - use.input]) is None
+
+    def _check_no_bias_after(self, name: str) -> None:
+        """A missing bias is one of zeros that the exporter left out, unless it was moved to after the residual."""
+        for use in self.graph.uses[name]:
+            node = self.graph.nodes[use.node]
+            if operator(node) == "Add" and self.graph.constant(node.input[1 - use.input]) is not None:
+                raise _CannotCut("a stored vector is added after the residual, where its own bias is missing")
 
     def _skip_bias(self, use: Use) -> Use | None:
         node = self.graph.nodes[use.node]

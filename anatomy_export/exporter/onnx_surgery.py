@@ -160,7 +160,7 @@ def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, sta
         editor.finish_()
         _set_metadata(model, plan, found if exact else None)
         editor.save(staged, model.folder)
-    with progress.stage("check the result"):
+    with progress.stage("check the result"), damage_is_refused(model.path):
         _check(OnnxModel(staged, model.proto), plan, found if exact else None)
     return found
 
@@ -183,9 +183,9 @@ def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) ->
 
 def _check(written: OnnxModel, plan: PrunePlan, fingerprint: str | None) -> None:
     """Raise AnatomyError unless the result is valid ONNX whose shapes agree and whose FFNs are the planned ones."""
+    small = without_large_tensors(written.proto)
     try:
-        with damage_is_refused(written.path):
-            onnx.checker.check_model(without_large_tensors(written.proto), full_check=True)
+        onnx.checker.check_model(small, full_check=True)
     except Exception as error:
         raise AnatomyError(
             f"the cut model is not valid ONNX ({first_line(error)[:300]}); next step: does the uncut one pass "

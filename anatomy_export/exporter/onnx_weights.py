@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_ffn import Ffn, Product
 from anatomy_export.exporter.onnx_graph import Graph, Use
@@ -68,11 +67,7 @@ class OnnxFfn:
         return array.T if constant.flipped else array
 
     def cut_(self, editor: Editor, keep: np.ndarray, repair: LayerRepair | None) -> Iterator[np.ndarray]:
-        """Leave the neurons `keep` (k,) in the graph; gives the W1 (k, d), b1 (k,), W2 (k, d) that it then has.
-
-        Raises:
-            AnatomyError: a repair of b2 where the graph adds no b2.
-        """
+        """Leave the neurons `keep` (k,) in the graph; gives the W1 (k, d), b1 (k,), W2 (k, d) that it then has."""
         ffn, count = self.ffn, len(keep)
         yield self._cut_product(editor, ffn.up, keep, axis=0 if ffn.up.flipped else 1)
         yield self._cut_bias(editor, keep)
@@ -111,8 +106,6 @@ class OnnxFfn:
     def _put_down_bias(self, editor: Editor, bias: np.ndarray) -> None:
         use = self.ffn.down_bias
         if use is None:
-            raise AnatomyError(
-                f"{self.ffn.name}: no bias is added to its output, so the plan's repair of it cannot be applied; "
-                "next step: export the model with its biases, or make a plan without repair (--compensate none)"
-            )
-        editor.replace_(use, bias.reshape(self._vector(use).shape))
+            editor.add_after_(self.ffn.down.node, bias, self.ffn.down.weight.tensor.data_type)
+        else:
+            editor.replace_(use, bias.reshape(self._vector(use).shape))

@@ -1,0 +1,131 @@
+"""`anatomy slice-onnx` at the command line: what it prints, what it refuses, what it leaves behind."""
+
+import json
+import os
+
+import onnx
+import pytest
+from conftest import run
+from onnx_graphs import ffn_model, weights
+from test_onnx_surgery import KEEP, plan_of
+
+from anatomy_export.errors import AnatomyError, Interrupted
+from anatomy_export.files import staged_file
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A model and its plan."""
+    onnx.save(ffn_model(), tmp_path / "m.onnx")
+    (tmp_path / "plan.json").write_text(plan_of(weights()).to_json())
+    return tmp_path
+
+
+def test_table_and_json(files):
+    plain = run("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o", files / "a.onnx")
+    assert plain.exit_code == 0, plain.output
+    assert "MatMul · Erf · MatMul" in plain.stdout and f"wrote {files / 'a.onnx'}" in plain.stdout
+    result = run("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o", files / "b.onnx", "--json")
+    body = json.loads(result.stdout)
+    assert [(one["layer"], one["width"], one["kept"]) for one in body["layers"]] == [(0, 10, 3), (1, 10, 5)]
+    assert body["neurons"] == {"dense": 20, "pruned": 8}
+    sizes = {"dense": (files / "m.onnx").stat().st_size, "pruned": (files / "b.onnx").stat().st_size}
+    assert body["size_bytes"] == sizes and sizes["pruned"] < sizes["dense"]
+    assert (files / "a.onnx").read_bytes() == (files / "b.onnx").read_bytes()
+
+
+def test_dry_run_writes_nothing(files):
+    before = sorted(files.iterdir())
+    result = run("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "--dry-run")
+    assert result.exit_code == 0 and "nothing was written" in result.stdout
+    assert sorted(files.iterdir()) == before
+
+
+def test_an_existing_output_needs_force(files):
+    arguments = ("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o", files / "o.onnx")
+    (files / "o.onnx").write_text("mine")
+    result = run(*arguments)
+    assert result.exit_code == 1 and "exists; next step: choose another --output" in result.stderr
+    assert (files / "o.onnx").read_text() == "mine"
+    assert run(*arguments, "--force").exit_code == 0
+
+
+USAGE = {
+    "neither plan nor ratio": ([], "Give either --plan or --keep-ratio"),
+    "both": (["--plan", "p", "--keep-ratio", "0.5"], "Give either --plan or --keep-ratio"),
+    "no output": (["--plan", "p"], "Missing option '-o'"),
+    "plan and criterion": (["--plan", "p", "-o", "o", "--criterion", "random"], "--criterion cannot stand beside it"),
+    "seed of magnitude": (["--keep-ratio", "0.5", "-o", "o", "--seed", "1"], "--seed means something beside"),
+    "dry run and output": (["--plan", "p", "-o", "o", "--dry-run"], "--output cannot stand beside it"),
+    "ratio": (["--keep-ratio", "0", "-o", "o"], "is not more than 0 and at most 1"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage(case, files):
+    arguments, message = USAGE[case]
+    result = run("slice-onnx", files / "m.onnx", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+REFUSED = {
+    "missing model": (["none.onnx", "--plan", "plan.json"], "none.onnx: No such file"),
+    "directory": ([".", "--plan", "plan.json"], "is not a file"),
+    "no model": (["plan.json", "--plan", "plan.json"], "plan.json is no ONNX model"),
+    "missing plan": (["m.onnx", "--plan", "none.json"], "plan none.json: No such file"),
+    "criterion": (["m.onnx", "--keep-ratio", "0.5", "--criterion", "fisher"], "'fisher' needs the torch model"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case, files, monkeypatch):
+    monkeypatch.chdir(files)
+    arguments, message = REFUSED[case]
+    result = run("slice-onnx", *arguments, "-o", "o.onnx")
+    assert result.exit_code == 1 and message in result.stderr.splitlines()[-1]
+    assert not (files / "o.onnx").exists()
+
+
+def test_an_interruption_leaves_what_was_there(files, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise Interrupted
+
+    monkeypatch.setattr("anatomy_export.exporter.onnx_surgery._check", interrupted)
+    (files / "o.onnx").write_text("mine")
+    arguments = ("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o", files / "o.onnx", "--force")
+    result = run(*arguments)
+    assert result.exit_code == 130 and "nothing was written" in result.stderr
+    assert (files / "o.onnx").read_text() == "mine"
+    assert sorted(path.name for path in files.iterdir()) == ["m.onnx", "o.onnx", "plan.json"]
+
+
+def test_files_move_together_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "o.data").write_text("old data")
+    with pytest.raises(AnatomyError, match=r"o\.data exists"), staged_file(tmp_path / "o") as staged:
+        staged.write_text("new")
+        staged.with_name("o.data").write_text("new data")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("o.data", "old data")]
+    rename, moves = os.rename, []
+
+    def failing(source, target):
+        moves.append(source)
+        if source.name == "o" and source.parent.name.startswith(".o.partial-"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    (tmp_path / "o").write_text("old")
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError), staged_file(tmp_path / "o", force=True) as staged:
+        staged.write_text("new")
+        staged.with_name("o.data").write_text("new data")
+    found = sorted((path.name, path.read_text()) for path in tmp_path.iterdir())
+    assert found == [("o", "old"), ("o.data", "old data")] and len(moves) == 6
+
+
+def test_the_plan_of_a_ratio_is_kept(files):
+    arguments = ("--keep-ratio", "0.5", "--align", "1", "--criterion", "random", "--seed", "3")
+    result = run("slice-onnx", files / "m.onnx", *arguments, "-o", files / "o.onnx", "--save-plan", files / "p.json")
+    assert result.exit_code == 0, result.output
+    assert run("slice-onnx", files / "m.onnx", "--plan", files / "p.json", "-o", files / "again.onnx").exit_code == 0
+    assert (files / "o.onnx").read_bytes() == (files / "again.onnx").read_bytes()
+    assert len(KEEP) == len(json.loads((files / "p.json").read_text())["layers"])
