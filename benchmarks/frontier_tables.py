@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.tables import markdown_table
+from anatomy_export.exporter.criteria import CRITERIA
 
 HERE = Path(__file__).parent
 DEFAULT = "obs-gradient/sensitivity/auto"
@@ -102,8 +103,8 @@ The default way (`--criterion obs-gradient --allocate sensitivity --compensate a
 
 {markdown_table(("removed", "seeds", "drop, points", "agreement, %", "mean change of probability, points"), default)}
 
-Every criterion, equal widths in every layer, without and with repair ({" or ".join(map(str, seeds))} seeds): drop in
-points at each share removed; in brackets with `--compensate auto`.
+Criteria run so far ({len(study.criteria())} of {len(CRITERIA)}), equal widths in every layer, without and with repair
+({" or ".join(map(str, seeds))} seeds): drop in points at each share removed; in brackets with `--compensate auto`.
 
 {markdown_table(("criterion", *map(level_name, LEVELS)), [criterion_row(study, one) for one in study.criteria()])}
 
@@ -144,15 +145,14 @@ def bars(study: Study, model: str) -> list[tuple[str, str, str, str]]:
     if all(way in study.groups for way in anatomy):
         gain = paired(*(study.groups[way].right for way in anatomy))
         rows.append(("anatomy with repair against without, at 70 %", "≥ +3 points", interval(*gain), yes(gain[0] >= 3)))
-    rows.append(never_worse(study))
-    return rows
+    return rows + never_worse(study)
 
 
 def against_unrepaired(study: Study, level: float) -> list[tuple[str, str, str, str]]:
     """The default against the best criterion without repair: not worse at little pruning, better at much."""
     ways = [way for way in study.groups if way.endswith(f"/uniform/none/{level:g}")]
     default = study.groups.get(f"{DEFAULT}/{level:g}")
-    if not ways or default is None:
+    if len(ways) < len(CRITERIA) or default is None:
         return []
     best = max(ways, key=lambda way: study.groups[way].right.mean())
     gain, half = paired(default.right, study.groups[best].right)
@@ -167,20 +167,23 @@ def against_unrepaired(study: Study, level: float) -> list[tuple[str, str, str, 
     ]
 
 
-def never_worse(study: Study) -> tuple[str, str, str, str]:
+def never_worse(study: Study) -> list[tuple[str, str, str, str]]:
     """Repair chosen on held-out text against none, over every criterion and level."""
     pairs = [(way, way.replace("/none/", "/auto/")) for way in study.groups if "/none/" in way]
     gains = {
         way: paired(study.groups[auto].right, study.groups[way].right) for way, auto in pairs if auto in study.groups
     }
+    if not gains:
+        return []
     worst = min(gains, key=lambda way: gains[way][0] + gains[way][1])
     criterion, _, _, level = worst.split("/")
-    return (
+    row = (
         f"repair against none, the worst of {len(gains)} ways ({criterion} at {level_name(float(level))})",
         "loses no more than the noise",
         interval(*gains[worst]),
         yes(sum(gains[worst]) >= 0),
     )
+    return [row]
 
 
 def yes(met: bool) -> str:
