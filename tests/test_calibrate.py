@@ -11,13 +11,13 @@ from conftest import tiny_checkpoint
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.calibrate import (
     calibration_batches,
-    ffn_activation,
     first_calls,
+    run_ffn,
     run_layer,
 )
-from anatomy_export.exporter.gradients import loss, margin, measure_gradients
+from anatomy_export.exporter.dense_run import loss, margin, run_dense
 from anatomy_export.exporter.statistics import dense_statistics
-from anatomy_export.models import model_blocks
+from anatomy_export.models import model_blocks, model_layers
 
 TEXTS = (
     "the film is good",
@@ -57,13 +57,13 @@ def test_layer_by_layer_is_the_model(family_name):
         for layer, block in enumerate(blocks):
             seen.clear()
             handle = block.down.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
-            activation, half_way = ffn_activation(model, layer, call)
+            run, half_way = run_ffn(model, layer, call)
             call = run_layer(model, layer, call)
             handle.remove()
             assert half_way.attention is not None
             torch.testing.assert_close(run_layer(model, layer, half_way).hidden, call.hidden)
-            torch.testing.assert_close(activation, seen[0][0])
-            torch.testing.assert_close(activation @ block.down_weight + block.down_bias, seen[0][1])
+            torch.testing.assert_close(run.activation, seen[0][0])
+            torch.testing.assert_close(run.activation @ block.down_weight + block.down_bias, seen[0][1])
             if layer + 1 < len(blocks):
                 torch.testing.assert_close(call.hidden[real], states[layer + 1][real])
         last = model.transformer.ln_f(call.hidden) if family_name == "gpt2" else call.hidden
@@ -73,7 +73,7 @@ def test_layer_by_layer_is_the_model(family_name):
 def test_attention_is_not_run_again():
     """What the call brings of it is taken: another output of it gives another output of the layer."""
     model, batches = calibrated("bert")
-    _, half_way = ffn_activation(model, 0, first_calls(model, batches)[0])
+    _, half_way = run_ffn(model, 0, first_calls(model, batches)[0])
     other = tuple(None if one is None else one + 1 for one in half_way.attention)
     right = run_layer(model, 0, half_way).hidden
     assert not torch.allclose(run_layer(model, 0, replace(half_way, attention=other)).hidden, right)
@@ -97,7 +97,7 @@ def slopes(model, batches, objective, parameter: torch.Tensor, change: torch.Ten
 def test_the_metric_predicts_the_margin(family_name):
     """In the last layer one token a sentence counts, so the metric is exact for a change of the bias."""
     model, batches = calibrated(family_name)
-    metric = measure_gradients(model, batches).metric[-1]
+    metric = run_dense(model, batches).metric[-1]
     change = torch.randn(16, generator=torch.Generator().manual_seed(0))
     found = slopes(model, batches, margin, model_blocks(model)[-1].down_bias, change).square().mean()
     np.testing.assert_allclose(change.double() @ metric @ change.double(), found, rtol=0.02)
@@ -115,7 +115,7 @@ def test_fisher_is_the_squared_derivative_of_a_neurons_mask(family):
 
 def test_padding_and_unread_tokens_have_no_gradient(family_name):
     model, batches = calibrated(family_name)
-    for batch, sensitivity in zip(batches, measure_gradients(model, batches).sensitivity, strict=True):
+    for batch, sensitivity in zip(batches, run_dense(model, batches).sensitivity, strict=True):
         assert (sensitivity[:, ~batch.counts(False)] == 0).all()
         assert (sensitivity[-1][~batch.counts(True)] == 0).all()
         assert (sensitivity[-1][batch.counts(True)] > 0).all()
@@ -125,7 +125,7 @@ def test_gradients_leave_the_parameters_as_they_were(family_name):
     model, batches = tiny_checkpoint(family_name).model, calibrated(family_name)[1]
     next(model.parameters()).requires_grad_(False)
     before = [parameter.requires_grad for parameter in model.parameters()]
-    measure_gradients(model, batches)
+    run_dense(model, batches)
     assert [parameter.requires_grad for parameter in model.parameters()] == before
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -152,3 +152,24 @@ def test_loss_needs_labels():
     checkpoint = tiny_checkpoint("bert")
     with pytest.raises(AnatomyError, match="fisher needs labelled"):
         dense_statistics(checkpoint.model, calibration_batches(checkpoint, TEXTS), fisher=True)
+
+
+def test_the_dense_run_keeps_what_each_layer_sums(family_name):
+    """FFN output and residual stream: before the norm that follows (BERT), or what the layer gives (GPT-2)."""
+    model, batches = calibrated(family_name)
+    run = run_dense(model, batches)
+    blocks, layers = model_blocks(model), model_layers(model)
+    for position, (batch, call) in enumerate(zip(batches, first_calls(model, batches), strict=True)):
+        for layer in range(len(blocks)):
+            after = run_layer(model, layer, call)
+            own, layer_sum = run_ffn(model, layer, call)[0], run.layer_sum(position, layer)
+            torch.testing.assert_close(own.layer_sum, layer_sum)
+            if family_name == "gpt2":
+                torch.testing.assert_close(layer_sum, after.hidden)
+            else:
+                norm = [one for one in layers[layer].modules() if isinstance(one, torch.nn.LayerNorm)][-1]
+                torch.testing.assert_close(norm(layer_sum), after.hidden)
+            ffn = own.activation @ blocks[layer].down_weight + blocks[layer].down_bias
+            assert not torch.allclose(layer_sum, ffn), "the residual stream is in it"
+            call = after
+        assert run.layer_sum(position, 0).shape[:2] == batch.inputs["input_ids"].shape

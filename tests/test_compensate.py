@@ -1,5 +1,6 @@
 """The closed-form repair: right where the answer is known, and never chosen where held-out text says otherwise."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -16,10 +17,11 @@ from anatomy_export.exporter.compensate import (
     correction_error,
     fit_correction,
 )
-from anatomy_export.exporter.gradients import measure_gradients
+from anatomy_export.exporter.dense_run import run_dense
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import refit
+from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import model_blocks
@@ -109,7 +111,7 @@ def sentences(seed: int, count: int) -> tuple[str, ...]:
 def calibrated(family: str):
     checkpoint = tiny_checkpoint(family)
     batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=400)
-    return checkpoint, batches, measure_gradients(checkpoint.model, batches)
+    return checkpoint, batches, run_dense(checkpoint.model, batches)
 
 
 def repaired(checkpoint, keep, result):
@@ -126,9 +128,9 @@ def drift(checkpoint, model) -> float:
 
 
 def test_keeping_all_changes_nothing(family_name):
-    checkpoint, batches, gradients = calibrated(family_name)
+    checkpoint, batches, dense = calibrated(family_name)
     keep = [np.arange(24)] * 3
-    result = refit(checkpoint.model, batches, gradients, keep)
+    result = refit(checkpoint.model, batches, dense, keep)
     assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-9
 
 
@@ -139,9 +141,9 @@ def test_a_duplicated_neuron_is_made_up_for(family_name):
             block.up_weight[5], block.up_bias[5] = block.up_weight[9], block.up_bias[9]
     batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=400)
     keep = [np.array([index for index in range(24) if index != 5])] * 3
-    gradients = measure_gradients(checkpoint.model, batches)
-    bare = refit(checkpoint.model, batches, gradients, keep, mode=NONE)
-    result = refit(checkpoint.model, batches, gradients, keep)
+    dense = run_dense(checkpoint.model, batches)
+    bare = refit(checkpoint.model, batches, dense, keep, mode=NONE)
+    result = refit(checkpoint.model, batches, dense, keep)
     assert all(outcome.mode == LEAST_SQUARES for outcome in result.outcomes)
     assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-4 * drift(
         checkpoint, repaired(checkpoint, keep, bare)
@@ -149,27 +151,47 @@ def test_a_duplicated_neuron_is_made_up_for(family_name):
 
 
 def test_repair_brings_the_logits_closer(family_name):
-    checkpoint, batches, gradients = calibrated(family_name)
+    checkpoint, batches, dense = calibrated(family_name)
     keep = [np.arange(0, 24, 2)] * 3
     found = {
-        mode: drift(
-            checkpoint, repaired(checkpoint, keep, refit(checkpoint.model, batches, gradients, keep, mode=mode))
-        )
+        mode: drift(checkpoint, repaired(checkpoint, keep, refit(checkpoint.model, batches, dense, keep, mode=mode)))
         for mode in (NONE, AUTO)
     }
     assert found[AUTO] < 0.7 * found[NONE]
 
 
+def test_a_later_layer_makes_up_for_an_earlier_one(family_name):
+    """Only the first layer loses neurons; the second, whole, is refitted to what the dense model has there."""
+    checkpoint, batches, dense = calibrated(family_name)
+    keep = [np.arange(2), np.arange(24), np.arange(24)]
+    result = refit(checkpoint.model, batches, dense, keep)
+    first = result.outcomes[1]
+    assert first.mode == LEAST_SQUARES
+    assert first.error < 0.9 * first.masked_error
+    alone = Repair(result.repair.layers[:1] + untouched(checkpoint, keep)[1:])
+    assert drift(checkpoint, repaired(checkpoint, keep, result)) < drift(
+        checkpoint, repaired(checkpoint, keep, replace(result, repair=alone))
+    )
+
+
+def untouched(checkpoint, keep) -> tuple[LayerRepair, ...]:
+    blocks = model_blocks(checkpoint.model)
+    return tuple(
+        LayerRepair(block.down_weight[kept].detach().numpy(), block.down_bias.detach().numpy())
+        for block, kept in zip(blocks, keep, strict=True)
+    )
+
+
 def test_a_repair_that_leads_away_is_left_out(monkeypatch):
     """Local optima that make the whole model worse on held-out text: none of them is taken."""
-    checkpoint, batches, gradients = calibrated("bert")
+    checkpoint, batches, dense = calibrated("bert")
     keep = [np.arange(6)] * 3
-    helped = refit(checkpoint.model, batches, gradients, keep)
+    helped = refit(checkpoint.model, batches, dense, keep)
     assert {one.mode for one in helped.outcomes} != {NONE}
-    monkeypatch.setattr("anatomy_export.exporter.refit._logit_errors", lambda *_: [1.0, 2.0])
-    left_out = refit(checkpoint.model, batches, gradients, keep)
+    monkeypatch.setattr("anatomy_export.exporter.refit._held_out_drops", lambda *_: [1.0, 2.0])
+    left_out = refit(checkpoint.model, batches, dense, keep)
     assert {one.mode for one in left_out.outcomes} == {NONE}
-    assert refit(checkpoint.model, batches, gradients, keep, mode=LEAST_SQUARES).outcomes[0].mode == LEAST_SQUARES
+    assert refit(checkpoint.model, batches, dense, keep, mode=LEAST_SQUARES).outcomes[0].mode == LEAST_SQUARES
     for block, layer in zip(model_blocks(checkpoint.model), left_out.repair.layers, strict=True):
         np.testing.assert_array_equal(layer.down_weight, block.down_weight[:6].detach())
         np.testing.assert_array_equal(layer.down_bias, block.down_bias.detach())

@@ -1,7 +1,7 @@
 """Run a classifier layer by layer over calibration text; between layers only hidden states are kept.
 
 The first layer's call is caught by a hook, then each layer module is called on the stored hidden states with the
-arguments that the model itself passed. What the FFN does is read by hooks on its two modules. Padding counts nowhere,
+arguments that the model itself passed. What the FFN does is read by hooks. Padding counts nowhere,
 and in the last layer only the token that the classifier reads counts: no other reaches the logits.
 """
 
@@ -147,35 +147,71 @@ def first_calls(model, batches: Sequence[Batch]) -> list[LayerCall]:
     return caught
 
 
-class _ActivationReached(Exception):
-    pass
+@contextmanager
+def caught_sums(model) -> Iterator[list[torch.Tensor]]:
+    """Inside: each layer that is run leaves the sum of its FFN's output and the residual stream, (B, T, d).
 
-
-@torch.no_grad()
-def ffn_activation(model, layer: int, call: LayerCall) -> tuple[torch.Tensor, LayerCall]:
-    """What the neurons of a layer send on one batch, (B, T, n), and the call with what attention gave on the way.
-
-    The layer is run only so far.
+    Where a norm follows (BERT), that is the norm's input; else (GPT-2) what the layer gives.
     """
-    caught: list[torch.Tensor] = []
-    attention: list[torch.Tensor | tuple] = []
+    sums: list[torch.Tensor] = []
+    pending = [False]
 
-    def catch(module, args):
-        caught.append(args[0])
-        raise _ActivationReached
+    def ffn_done(module, args, output):
+        pending[0] = True
 
-    handles = [
-        model_blocks(model)[layer].down.register_forward_pre_hook(catch),
-        _attention(model, layer).register_forward_hook(lambda module, args, output: attention.append(output)),
-    ]
+    def before_norm(module, args):
+        if pending[0]:
+            pending[0] = False
+            sums.append(args[0].detach())
+
+    def layer_done(module, args, output):
+        if pending[0]:
+            pending[0] = False
+            sums.append((output[0] if isinstance(output, tuple) else output).detach())
+
+    handles = [block.down.register_forward_hook(ffn_done) for block in model_blocks(model)]
+    for layer in model_layers(model):
+        handles.append(layer.register_forward_hook(layer_done))
+        norms = [module for module in layer.modules() if isinstance(module, torch.nn.LayerNorm)]
+        handles += [norm.register_forward_pre_hook(before_norm) for norm in norms]
     try:
-        run_layer(model, layer, call)
-    except _ActivationReached:
-        return caught[0], replace(call, attention=_first_only(attention[0]) if attention else None)
+        yield sums
     finally:
         for handle in handles:
             handle.remove()
-    raise AnatomyError(f"layer {layer}: its forward pass does not reach the FFN's down-projection")
+
+
+@dataclass(frozen=True)
+class FfnRun:
+    """What one layer's FFN did with one batch.
+
+    `activation: (B, T, n)` is what its neurons send, `layer_sum: (B, T, d)` its output plus the residual stream.
+    """
+
+    activation: torch.Tensor
+    layer_sum: torch.Tensor
+
+
+@torch.no_grad()
+def run_ffn(model, layer: int, call: LayerCall) -> tuple[FfnRun, LayerCall]:
+    """What a layer's FFN does with one batch, and the call with what attention gave on the way."""
+    activations: list[torch.Tensor] = []
+    attention: list[torch.Tensor | tuple] = []
+    down = model_blocks(model)[layer].down
+    handles = [
+        down.register_forward_pre_hook(lambda module, args: activations.append(args[0])),
+        _attention(model, layer).register_forward_hook(lambda module, args, output: attention.append(output)),
+    ]
+    try:
+        with caught_sums(model) as sums:
+            run_layer(model, layer, call)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not activations:
+        raise AnatomyError(f"layer {layer}: its forward pass does not reach the FFN's down-projection")
+    half_way = replace(call, attention=_first_only(attention[0]) if attention else None)
+    return FfnRun(activations[0], sums[0]), half_way
 
 
 @torch.no_grad()

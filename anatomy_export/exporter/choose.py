@@ -20,8 +20,8 @@ from anatomy_export.exporter.calibrate import (
 )
 from anatomy_export.exporter.compensate import NONE
 from anatomy_export.exporter.criteria import Context, find_criterion
+from anatomy_export.exporter.dense_run import run_dense
 from anatomy_export.exporter.flops import count_flops
-from anatomy_export.exporter.gradients import measure_gradients
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions, expected_drop
@@ -95,14 +95,14 @@ def calibration_of(
 
 def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
     """Keep the neurons of `plan` and repair what is left of every layer."""
-    with calibration.progress.bar("measure gradients", len(calibration.batches)) as tick:
-        gradients = measure_gradients(calibration.worker, calibration.batches, after_batch=tick)
+    with calibration.progress.bar("run the dense model", len(calibration.batches)) as tick:
+        dense = run_dense(calibration.worker, calibration.batches, after_batch=tick)
     keep = [np.array(layer.keep) for layer in plan.layers]
     with calibration.progress.bar("repair", len(keep)) as tick:
         done = refit(
             calibration.worker,
             calibration.batches,
-            gradients,
+            dense,
             keep,
             mode=calibration.options.compensate,
             after_layer=lambda layer: tick(),
@@ -127,7 +127,14 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
     find_criterion(options.criterion)
     steps = len(calibration.batches) + len(model_blocks(model))
     with calibration.progress.bar("measure neurons", steps) as tick:
-        measurement = measure(calibration.worker, calibration.batches, [options.criterion], context, tick=tick)
+        measurement = measure(
+            calibration.worker,
+            calibration.batches,
+            [options.criterion],
+            context,
+            repair=options.compensate != NONE,
+            tick=tick,
+        )
     if options.max_accuracy_drop is not None:
         return _smallest_within(calibration, measurement, context, fingerprint)
     ratio, budget = _ratio(calibration, measurement)
@@ -190,11 +197,9 @@ def _refit(
         return None
     model, mode = calibration.worker, calibration.options.compensate
     if quiet:
-        return refit(model, calibration.batches, measurement.gradients, keep, mode=mode)
+        return refit(model, calibration.batches, measurement.dense, keep, mode=mode)
     with calibration.progress.bar("repair", len(keep)) as count:
-        return refit(
-            model, calibration.batches, measurement.gradients, keep, mode=mode, after_layer=lambda layer: count()
-        )
+        return refit(model, calibration.batches, measurement.dense, keep, mode=mode, after_layer=lambda layer: count())
 
 
 def _say_few_tokens(progress: Progress, done: Refit | None, keep: Sequence[np.ndarray]) -> None:

@@ -1,8 +1,8 @@
 """Closed-form repair of what pruning leaves of an FFN: W2 and b2 refitted to what the dense model computes.
 
-Layer by layer, on the pruned model's inputs. With `a` the kept activations and `e` the error that masking alone leaves
-in the output, ridge regression gives `W2_K + (C + λ mean(diag C) I)⁻¹ C_ae` and the bias that keeps the mean, `C` the
-centred covariance. For `e = W2_Pᵀ a_P` this is the affine least squares `W2_K + (C_KK + λI)⁻¹ C_KP W2_P`. λ, and
+Layer by layer, on the pruned model's inputs. With `a` the kept activations and `e` what the output lacks, ridge
+regression gives `W2_K + (C + λ mean(diag C) I)⁻¹ C_ae` and the bias that keeps the mean, `C` the centred covariance.
+For `e = W2_Pᵀ a_P`, all that masking takes, this is the affine least squares `W2_K + (C_KK + λI)⁻¹ C_KP W2_P`. λ, and
 whether least squares, the bias alone or nothing is best, is decided on text that was held out.
 """
 
@@ -17,7 +17,7 @@ from anatomy_export.kernels.solve import ridge_factor
 
 NONE, BIAS, LEAST_SQUARES, AUTO = "none", "bias", "least-squares", "auto"
 MODES = (NONE, BIAS, LEAST_SQUARES, AUTO)
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclass(frozen=True)

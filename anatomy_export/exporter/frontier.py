@@ -107,7 +107,7 @@ def _prune(
     keep = kept_neurons(measurement.scores[way.criterion], widths)
     done = None
     if way.compensate != NONE:
-        done = refit(worker, batches, measurement.gradients, keep, mode=way.compensate)
+        done = refit(worker, batches, measurement.dense, keep, mode=way.compensate)
     layers = tuple(
         LayerPlan(block.layer, block.width, tuple(kept.tolist()))
         for block, kept in zip(model_blocks(model), keep, strict=True)

@@ -1,4 +1,4 @@
-"""One calibration pass: gradients, the scores of every criterion asked for, and each layer's predicted damage."""
+"""One calibration pass: the dense model's run, the scores by each criterion, and each layer's predicted damage."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from anatomy_export.exporter.allocate import (
 from anatomy_export.exporter.calibrate import Batch
 from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage, removal_scores, score_gradient
-from anatomy_export.exporter.gradients import Gradients
+from anatomy_export.exporter.dense_run import DenseRun
 from anatomy_export.exporter.statistics import dense_statistics
 
 
@@ -34,13 +34,13 @@ class Measurement:
     """What planning and repair need of the dense model.
 
     Attributes:
-        gradients: of the logit margin.
+        dense: its run on the calibration text.
         scores: by criterion.
         damage: per layer (n + 1,), predicted squared change of the margin once 0, 1, … n neurons are gone and the
             rest is refitted.
     """
 
-    gradients: Gradients
+    dense: DenseRun
     scores: dict[str, NeuronScores]
     damage: tuple[np.ndarray, ...]
 
@@ -51,19 +51,25 @@ def measure(
     criteria: Sequence[str],
     context: Context,
     *,
+    repair: bool = True,
     tick: Callable[[], object] = lambda: None,
 ) -> Measurement:
-    """Score every neuron by each criterion; `tick` is called after each batch, then after each layer.
+    """Score every neuron by each criterion.
+
+    Args:
+        repair: keep what repair needs, on disk.
+        tick: called after each batch, then after each layer.
 
     Raises:
         AnatomyError: an unknown criterion, or one whose labels or anatomy are missing.
     """
     found = {name: find_criterion(name) for name in criteria}
-    gradients, layers = dense_statistics(
+    dense, layers = dense_statistics(
         model,
         batches,
         fisher=any(one.needs_labels for one in found.values()),
         plain=any(one.needs_plain for one in found.values()),
+        keep_sums=repair,
         after_batch=tick,
     )
     scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
@@ -76,7 +82,7 @@ def measure(
             scores[name].append(removal_scores(removal) if shared else criterion.score(layer, context))
         tick()
     return Measurement(
-        gradients, {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}, tuple(curves)
+        dense, {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}, tuple(curves)
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from anatomy_export.exporter.calibrate import Batch
-from anatomy_export.exporter.gradients import BatchGradients, Gradients, GradientSums, gradient_passes, loss, margin
+from anatomy_export.exporter.dense_run import BatchGradients, DenseRun, DenseRunSums, gradient_passes, loss, margin
 from anatomy_export.kernels.gram import GramAccumulator, Moments
 from anatomy_export.models import FfnBlock, model_blocks
 
@@ -52,33 +52,35 @@ def dense_statistics(
     exponent: float = TOKEN_EXPONENT,
     fisher: bool = False,
     plain: bool = False,
+    keep_sums: bool = True,
     after_batch: Callable[[], object] = lambda: None,
-) -> tuple[Gradients, Iterator[LayerStatistics]]:
-    """The margin's gradients, and the statistics layer by layer; each layer's sums are freed once they were taken.
+) -> tuple[DenseRun, Iterator[LayerStatistics]]:
+    """The run itself, and the statistics layer by layer; each layer's sums are freed once they were taken.
 
     Args:
         exponent: of ‖g‖² in the token weights; 0 weighs all alike.
         fisher: also collect the loss's Fisher information; the batches need labels.
         plain: also collect the moments with all tokens alike.
+        keep_sums: keep what each layer gave, for repair.
         after_batch: called once a batch is done.
     """
-    blocks, gradients = model_blocks(model), GradientSums(model)
+    blocks, run = model_blocks(model), DenseRunSums(model, keep_sums=keep_sums)
     last = len(blocks) - 1
     layers = [
         _LayerSums(index, block, last=index == last, exponent=exponent, fisher=fisher, plain=plain)
         for index, block in enumerate(blocks)
     ]
     for one in gradient_passes(model, batches, (margin, loss) if fisher else (margin,)):
-        gradients.add(one)
+        run.add(one)
         for layer in layers:
             layer.add(one)
         after_batch()
-    found = gradients.result()
+    found = run.result()
     return found, _results(layers, found)
 
 
-def _results(layers: "list[_LayerSums]", gradients: Gradients) -> Iterator[LayerStatistics]:
-    for metric in gradients.metric:
+def _results(layers: "list[_LayerSums]", run: DenseRun) -> Iterator[LayerStatistics]:
+    for metric in run.metric:
         yield layers.pop(0).result(metric)
 
 

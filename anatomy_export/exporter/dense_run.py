@@ -1,4 +1,4 @@
-"""How the logits depend on what each FFN puts out: one forward and backward pass a batch over the dense model."""
+"""What each layer of the dense model gives, and how the logits depend on it: one forward and backward pass a batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.calibrate import Batch
+from anatomy_export.exporter.calibrate import Batch, caught_sums
+from anatomy_export.exporter.spill import SpilledTensors
 from anatomy_export.models import model_blocks
 
 Objective = Callable[[torch.Tensor, Batch], torch.Tensor]
@@ -32,13 +33,15 @@ def loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class BatchGradients:
-    """One batch: per layer what the neurons sent, and per objective and layer its gradient at the FFN output.
+    """One batch: per layer what the neurons sent and the sum of FFN output and residual stream, and per objective and
+    layer the gradient at the FFN output.
 
-    `activations[l]: (B, T, n)`, `gradients[o][l]: (B, T, d)`.
+    `activations[l]: (B, T, n)`, `sums[l]: (B, T, d)`, `gradients[o][l]: (B, T, d)`.
     """
 
     batch: Batch
     activations: tuple[torch.Tensor, ...]
+    sums: tuple[torch.Tensor, ...]
     gradients: tuple[tuple[torch.Tensor, ...], ...]
 
 
@@ -46,10 +49,10 @@ def gradient_passes(
     model, batches: Sequence[Batch], objectives: Sequence[Objective] = (margin,)
 ) -> Iterator[BatchGradients]:
     """Run the model forward once a batch, and backward once an objective. No weight gets a gradient."""
-    with _ffn_outputs(model) as (activations, zeros), _frozen(model):
+    with _ffn_outputs(model) as (activations, zeros), caught_sums(model) as sums, _frozen(model):
         for batch in batches:
-            activations.clear()
-            zeros.clear()
+            for caught in (activations, zeros, sums):
+                caught.clear()
             with torch.enable_grad():
                 logits = model(**batch.inputs).logits
                 totals = [objective(logits, batch).sum() for objective in objectives]
@@ -57,7 +60,7 @@ def gradient_passes(
                 torch.autograd.grad(total, zeros, retain_graph=index + 1 < len(totals))
                 for index, total in enumerate(totals)
             )
-            yield BatchGradients(batch, tuple(activations), gradients)
+            yield BatchGradients(batch, tuple(activations), tuple(sums), gradients)
 
 
 @contextmanager
@@ -95,28 +98,36 @@ def _frozen(model) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Gradients:
-    """How the logit margin depends on the FFN outputs.
+class DenseRun:
+    """What repair needs to know of the dense model on the calibration text.
 
     Attributes:
-        metric: per layer E over fitted sentences of Σ over tokens of g gᵀ, (d, d), float64, g the gradient.
+        metric: per layer E over fitted sentences of Σ over tokens of g gᵀ, (d, d), float64, g the margin's gradient at
+            the FFN output.
         sensitivity: per batch ‖g‖² of every token, (L, B, T), float32; held-out sentences too.
+        sums: per batch and layer, batch by batch, the sum of FFN output and residual stream, (B, T, d); none where
+            nothing is to be repaired.
     """
 
     metric: tuple[torch.Tensor, ...]
     sensitivity: tuple[torch.Tensor, ...]
+    sums: SpilledTensors
+
+    def layer_sum(self, batch: int, layer: int) -> torch.Tensor:
+        """(B, T, d) of one batch, read back from disk."""
+        return self.sums[batch * len(self.metric) + layer]
 
 
-class GradientSums:
-    """`Gradients` in the making; the margin is the first objective."""
+class DenseRunSums:
+    """A `DenseRun` in the making; the margin is the first objective."""
 
-    def __init__(self, model) -> None:
+    def __init__(self, model, *, keep_sums: bool) -> None:
         self._metric = [
             torch.zeros(2 * block.down_bias.shape, dtype=torch.float64, device=block.down_bias.device)
             for block in model_blocks(model)
         ]
         self._sensitivity: list[torch.Tensor] = []
-        self._sentences = 0
+        self._sentences, self._keep_sums, self._sums = 0, keep_sums, SpilledTensors()
 
     def add(self, one: BatchGradients) -> None:
         fit = ~one.batch.held_out
@@ -125,17 +136,17 @@ class GradientSums:
             flat = gradient[fit].flatten(0, 1)
             metric += flat.T @ flat
         self._sensitivity.append(torch.stack([gradient.square().sum(-1) for gradient in one.gradients[0]]))
+        for layer_sum in one.sums if self._keep_sums else ():
+            self._sums.append(layer_sum)
 
-    def result(self) -> Gradients:
+    def result(self) -> DenseRun:
         scale = 1 / max(self._sentences, 1)
-        return Gradients(tuple(one * scale for one in self._metric), tuple(self._sensitivity))
+        return DenseRun(tuple(one * scale for one in self._metric), tuple(self._sensitivity), self._sums)
 
 
-def measure_gradients(
-    model, batches: Sequence[Batch], *, after_batch: Callable[[], object] = lambda: None
-) -> Gradients:
-    """The gradients alone, for a repair of neurons that were chosen otherwise."""
-    sums = GradientSums(model)
+def run_dense(model, batches: Sequence[Batch], *, after_batch: Callable[[], object] = lambda: None) -> DenseRun:
+    """The dense model's run alone, for a repair of neurons that were chosen otherwise."""
+    sums = DenseRunSums(model, keep_sums=True)
     for one in gradient_passes(model, batches):
         sums.add(one)
         after_batch()
