@@ -87,6 +87,7 @@ def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
     )
     precisions = dict.fromkeys(one.variant.precision for one in contestants)
     settings = {**settings_of(request), "model": None if request.bundles else request.model}
+    settings["bundles"] = [Path(bundle).name for bundle in request.bundles]
     settings["precision"] = ", ".join(precisions)
     body = common_body("bench", settings, environment, inputs, measured)
     body["results"] = [

@@ -20,6 +20,7 @@ from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint
 
 OPSET = 20
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
 EXTERNAL_DATA_BYTES = 2**31 - 2**26
 FUSED_ATTENTION = ("Attention", "MultiHeadAttention")
 FUSED_GELU = ("BiasGelu", "Gelu", "FastGelu")
@@ -66,8 +67,16 @@ def export_onnx(
         model = export_with_optimum(checkpoint, fuse=fuse)
     else:
         model = _export_dynamo(checkpoint, fuse)
+    _strip_stack_traces_(model)
     model.metadata_props.update(metadata)
     save_onnx(model, path)
+
+
+def _strip_stack_traces_(model: ir.Model) -> None:
+    """Leave out what names paths of the machine that exports."""
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            node.metadata_props.pop(STACK_TRACE, None)
 
 
 def save_onnx(model: ir.Model, path: Path) -> None:
