@@ -36,10 +36,11 @@ class BatchGradients:
     """One batch: per layer what the neurons sent and the sum of FFN output and residual stream, and per objective and
     layer the gradient at the FFN output.
 
-    `activations[l]: (B, T, n)`, `sums[l]: (B, T, d)`, `gradients[o][l]: (B, T, d)`.
+    `logits: (B, C)`, `activations[l]: (B, T, n)`, `sums[l]: (B, T, d)`, `gradients[o][l]: (B, T, d)`.
     """
 
     batch: Batch
+    logits: torch.Tensor
     activations: tuple[torch.Tensor, ...]
     sums: tuple[torch.Tensor, ...]
     gradients: tuple[tuple[torch.Tensor, ...], ...]
@@ -60,7 +61,7 @@ def gradient_passes(
                 torch.autograd.grad(total, zeros, retain_graph=index + 1 < len(totals))
                 for index, total in enumerate(totals)
             )
-            yield BatchGradients(batch, tuple(activations), tuple(sums), gradients)
+            yield BatchGradients(batch, logits.detach(), tuple(activations), tuple(sums), gradients)
 
 
 @contextmanager
@@ -102,6 +103,7 @@ class DenseRun:
     """What repair needs to know of the dense model on the calibration text.
 
     Attributes:
+        logits: per batch, (B, C).
         metric: per layer E over fitted sentences of Σ over tokens of g gᵀ, (d, d), float64, g the margin's gradient at
             the FFN output.
         sensitivity: per batch ‖g‖² of every token, (L, B, T), float32; held-out sentences too.
@@ -109,6 +111,7 @@ class DenseRun:
             nothing is to be repaired.
     """
 
+    logits: tuple[torch.Tensor, ...]
     metric: tuple[torch.Tensor, ...]
     sensitivity: tuple[torch.Tensor, ...]
     sums: SpilledTensors
@@ -126,12 +129,14 @@ class DenseRunSums:
             torch.zeros(2 * block.down_bias.shape, dtype=torch.float64, device=block.down_bias.device)
             for block in model_blocks(model)
         ]
+        self._logits: list[torch.Tensor] = []
         self._sensitivity: list[torch.Tensor] = []
         self._sentences, self._keep_sums, self._sums = 0, keep_sums, SpilledTensors()
 
     def add(self, one: BatchGradients) -> None:
         fit = ~one.batch.held_out
         self._sentences += int(fit.sum())
+        self._logits.append(one.logits)
         for metric, gradient in zip(self._metric, one.gradients[0], strict=True):
             flat = gradient[fit].flatten(0, 1)
             metric += flat.T @ flat
@@ -141,7 +146,8 @@ class DenseRunSums:
 
     def result(self) -> DenseRun:
         scale = 1 / max(self._sentences, 1)
-        return DenseRun(tuple(one * scale for one in self._metric), tuple(self._sensitivity), self._sums)
+        metric = tuple(one * scale for one in self._metric)
+        return DenseRun(tuple(self._logits), metric, tuple(self._sensitivity), self._sums)
 
 
 def run_dense(model, batches: Sequence[Batch], *, after_batch: Callable[[], object] = lambda: None) -> DenseRun:

@@ -5,6 +5,7 @@ what the layers below it left wrong (as GPTAQ does for quantized layers, arXiv 2
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ import torch
 from anatomy_export.exporter.calibrate import Batch, FfnRun, first_calls, run_ffn, run_layer
 from anatomy_export.exporter.compensate import AUTO, NONE, RIDGES, Correction, fit_correction
 from anatomy_export.exporter.dense_run import DenseRun
-from anatomy_export.exporter.predictions import expected_drop
+from anatomy_export.exporter.predictions import expected_losses
 from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
 from anatomy_export.kernels.gram import GramAccumulator
@@ -84,11 +85,14 @@ def refit(
             calls = [run_layer(pruned, layer, call) for call in calls]
         after_layer(layer)
     done = Refit(Repair(tuple(repairs)), tuple(outcomes))
-    return _unless_worse(model, pruned, batches, keep, done) if mode == AUTO else done
+    return _unless_worse(model, pruned, batches, dense, keep, done) if mode == AUTO else done
 
 
-def _unless_worse(model, repaired, batches: Sequence[Batch], keep: Sequence[np.ndarray], done: Refit) -> Refit:
-    """`done`, or no repair at all where the model that it gives is expected to be right less often on held-out text.
+def _unless_worse(
+    model, repaired, batches: Sequence[Batch], dense: DenseRun, keep: Sequence[np.ndarray], done: Refit
+) -> Refit:
+    """`done`, or no repair at all where the model that it gives is expected to be right less often on held-out text, by
+    more than one standard error.
 
     Where little is left of the layers, each local optimum can lead further away from the dense model's classes.
     """
@@ -98,25 +102,32 @@ def _unless_worse(model, repaired, batches: Sequence[Batch], keep: Sequence[np.n
         kept = torch.as_tensor(np.asarray(one), device=block.down_weight.device)
         block.resize_(block.up_weight[kept], block.up_bias[kept], block.down_weight[kept])
         untouched.append(_repair_(block, Correction.nothing(len(kept), block.down_bias)))
-    drops = _held_out_drops(model, (plain, repaired), batches)
-    if drops[0] >= drops[1]:
+    losses = _held_out_losses((plain, repaired), batches, dense)
+    worse = losses[1] - losses[0]
+    if worse.mean() <= worse.std() / math.sqrt(len(worse)):
         return done
     outcomes = [replace(one, mode=NONE, ridge=None, error=one.masked_error) for one in done.outcomes]
     return Refit(Repair(tuple(untouched)), tuple(outcomes))
 
 
 @torch.no_grad()
-def _held_out_drops(dense, others: Sequence, batches: Sequence[Batch]) -> list[float]:
-    """Each model's expected drop of accuracy on held-out sentences, a fraction."""
-    probabilities: list[list[np.ndarray]] = [[] for _ in (dense, *others)]
-    for batch in batches[:: max(1, _held_out_tokens(batches) // GUARD_TOKENS)]:
-        inputs = {name: values[batch.held_out] for name, values in batch.inputs.items()}
-        if not len(inputs["input_ids"]):
-            continue
-        for found, model in zip(probabilities, (dense, *others), strict=True):
-            found.append(model(**inputs).logits.double().softmax(-1).cpu().numpy())
-    expected, *own = (np.concatenate(parts) for parts in probabilities)
-    return [expected_drop(expected, one) for one in own]
+def _held_out_losses(models: Sequence, batches: Sequence[Batch], dense: DenseRun) -> list[np.ndarray]:
+    """Each model's expected loss of accuracy by held-out sentence, (sentences,)."""
+    step = max(1, _held_out_tokens(batches) // GUARD_TOKENS)
+    chosen = [(batch, logits) for batch, logits in zip(batches, dense.logits, strict=True) if batch.held_out.any()]
+    expected = _probabilities([logits[batch.held_out] for batch, logits in chosen[::step]])
+    losses = []
+    for model in models:
+        own = [
+            model(**{name: values[batch.held_out] for name, values in batch.inputs.items()}).logits
+            for batch, _ in chosen[::step]
+        ]
+        losses.append(expected_losses(expected, _probabilities(own)))
+    return losses
+
+
+def _probabilities(logits: Sequence[torch.Tensor]) -> np.ndarray:
+    return torch.cat(list(logits)).double().softmax(-1).cpu().numpy()
 
 
 def _held_out_tokens(batches: Sequence[Batch]) -> int:
