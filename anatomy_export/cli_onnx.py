@@ -7,14 +7,17 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from anatomy_export.cli_common import CRITERION_NAMES, AnatomyCommand, refuse_alone, refuse_together, share
+from anatomy_export.cli_common import CRITERION_NAMES, PRECISIONS, AnatomyCommand, refuse_alone, refuse_together, share
 from anatomy_export.progress import Progress
 
+OF_ANATOMY = ("tokenizer", "probes", "strong_threshold")
 _SLICE_EPILOG = """\b
 Examples:
   anatomy slice-onnx model.onnx --plan exports/bert-slice/plan.json -o sliced.onnx
   anatomy slice-onnx model.onnx --plan plan.json --dry-run
   anatomy slice-onnx model.onnx --keep-ratio 0.5 --criterion magnitude --save-plan plan.json -o sliced.onnx
+  anatomy slice-onnx model.onnx --plan plan.json --precision int8 -o sliced-int8.onnx
+  anatomy slice-onnx model.onnx --keep-ratio 0.5 --criterion anatomy --tokenizer tokenizer.json -o sliced.onnx
 """
 
 
@@ -28,10 +31,20 @@ Examples:
     type=click.Choice(CRITERION_NAMES),
     default="magnitude",
     show_default=True,
-    help="Of --keep-ratio: magnitude or random; the others need the torch model.",
+    help="Of --keep-ratio: magnitude, random, or anatomy (extra edge); the others need the torch model.",
 )
 @click.option("--align", type=click.IntRange(min=1), default=16, show_default=True, help="Of --keep-ratio.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --criterion random.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Of --criterion anatomy. [default: beside MODEL]")
+@click.option("--probes", help="Of --criterion anatomy: a text file, one sentence a line. [default: ten reviews]")
+@click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Of --criterion anatomy.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of the output: fp16 for CUDA, int8 (dynamic) for CPUs; needs onnxruntime. Accuracy is yours to measure.",
+)
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan of --keep-ratio too.")
 @click.option("--force", is_flag=True, help="Replace an earlier output.")
 @click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
@@ -54,9 +67,12 @@ def _refuse_contradictions(options: dict) -> None:
     if (options["plan"] is None) == (options["keep_ratio"] is None):
         raise click.UsageError("Give either --plan or --keep-ratio.")
     if options["plan"]:
-        refuse_together("--plan", "already says which neurons stay", ("criterion", "align", "seed", "save_plan"))
-    elif options["criterion"] != "random":
-        refuse_alone("seed", "--criterion random")
+        refuse_together(
+            "--plan", "already says which neurons stay", ("criterion", "align", "seed", *OF_ANATOMY, "save_plan")
+        )
+    for criterion, names in (("random", ("seed",)), ("anatomy", OF_ANATOMY)):
+        for name in names if options["plan"] is None and options["criterion"] != criterion else ():
+            refuse_alone(name, f"--criterion {criterion}")
     if options["dry_run"]:
         refuse_together("--dry-run", "writes nothing", ("output", "save_plan", "force"))
     elif options["output"] is None:

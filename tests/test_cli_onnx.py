@@ -3,7 +3,9 @@
 import json
 import os
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import run
 from onnx_graphs import ffn_model, weights
@@ -129,3 +131,40 @@ def test_the_plan_of_a_ratio_is_kept(files):
     assert run("slice-onnx", files / "m.onnx", "--plan", files / "p.json", "-o", files / "again.onnx").exit_code == 0
     assert (files / "o.onnx").read_bytes() == (files / "again.onnx").read_bytes()
     assert len(KEEP) == len(json.loads((files / "p.json").read_text())["layers"])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_another_precision_is_that_of_the_cut_file(precision, files):
+    plain = ("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o")
+    assert run(*plain, files / "fp32.onnx").exit_code == 0
+    folder = files / "lowered"
+    result = run(*plain, folder / "m.onnx", "--precision", precision)
+    assert result.exit_code == 0, result.stderr
+    assert f"what {precision} costs in accuracy is not measured here" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["m.onnx"]
+    inputs = {
+        value.name: np.random.default_rng(0).standard_normal(
+            [dim.dim_value or 3 for dim in value.type.tensor_type.shape.dim]
+        )
+        for value in onnx.load(files / "m.onnx").graph.input
+    }
+    outputs = [
+        onnxruntime.InferenceSession(str(path)).run(
+            None, {name: one.astype(np.float32) for name, one in inputs.items()}
+        )[0]
+        for path in (files / "fp32.onnx", folder / "m.onnx")
+    ]
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=0.1 * np.abs(outputs[0]).max())
+    assert not np.array_equal(*outputs)
+    metadata = {one.key: one.value for one in onnx.load(folder / "m.onnx").metadata_props}
+    assert metadata["anatomy.precision"].startswith(precision)
+    assert metadata["anatomy.widths"] == "3,5"
+
+
+def test_a_precision_starts_from_float32(files):
+    half = ("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o", files / "half.onnx")
+    assert run(*half, "--precision", "fp16").exit_code == 0
+    again = run("slice-onnx", files / "half.onnx", "--keep-ratio", "0.5", "-o", files / "o.onnx", "--precision", "int8")
+    assert again.exit_code == 1
+    assert "weights are not float32" in again.stderr
+    assert not (files / "o.onnx").exists()

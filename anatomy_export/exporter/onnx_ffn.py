@@ -38,14 +38,16 @@ class Product:
 
 @dataclass(frozen=True)
 class Ffn:
-    """One layer's FFN. `up_bias` and `down_bias` are inputs of nodes; `shapes` maps every Reshape that names its width
-    to where it does; `inner` every value between the products to the axis of its neurons, counted from the end."""
+    """One layer's FFN. `up_bias` and `down_bias` are inputs of nodes; `residual` is the node that adds the residual;
+    `shapes` maps every Reshape that names its width to where it does; `inner` every value between the products to the
+    axis of its neurons, counted from the end."""
 
     name: str
     up: Product
     down: Product
     up_bias: Use | None
     down_bias: Use | None
+    residual: int
     shapes: dict[int, Use]
     inner: dict[str, int]
     found_as: str
@@ -132,7 +134,7 @@ class _Search:
             raise _NotAnFfn
         if up.shape != self.down.shape[::-1]:
             raise _NotAnFfn
-        down_bias = self._to_the_residual()
+        down_bias, residual = self._to_the_residual()
         self._check_nothing_leaks()
         self._check_sizes()
         return Ffn(
@@ -141,6 +143,7 @@ class _Search:
             down=self.down,
             up_bias=self._up_bias(up),
             down_bias=down_bias,
+            residual=residual,
             shapes=self.shapes,
             inner=self.inner,
             found_as=self._description(up),
@@ -286,8 +289,9 @@ class _Search:
             name = self.graph.nodes[index].input[0]
         return False
 
-    def _to_the_residual(self) -> Use | None:
-        """Follow the product to where it is added to the residual: the down-bias on the way, None without one."""
+    def _to_the_residual(self) -> tuple[Use | None, int]:
+        """Follow the product to where it is added to the residual: the down-bias on the way, None without one, and the
+        node that adds."""
         node = self.graph.nodes[self.down.node]
         bias = Use(self.down.node, 2) if len(node.input) > 2 and node.input[2] else None
         name = node.output[0]
@@ -298,7 +302,7 @@ class _Search:
                 found = self._only_one(bias, self._skip_bias(adding[0]))
                 if found is None:
                     self._check_no_bias_after(self.graph.nodes[adding[0].node].output[0])
-                return found
+                return found, adding[0].node
             if len(uses) != 1:
                 raise _NotAnFfn
             use = uses[0]

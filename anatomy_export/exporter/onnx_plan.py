@@ -1,13 +1,32 @@
-"""A plan from the weights of an ONNX file alone, for where there is neither torch nor data."""
+"""A plan from an ONNX file alone, for where there is neither torch nor data: from its weights, or from probes."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import UNIFORM, uniform_widths
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
-from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+from anatomy_export.exporter.onnx_probes import anatomy_of_graph
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan, ratio_plan
+from anatomy_export.exporter.thresholds import preset_setup
 
 WEIGHT_CRITERIA = ("magnitude", "random")
+MAX_LENGTH = 128
+
+
+def probes_plan(
+    model: OnnxModel, tokenizer: Path, probes: Sequence[str], *, keep_ratio: float, align: int, strong_threshold: float
+) -> PrunePlan:
+    """Keep the same share of every layer by the paper's ranking, strong neurons first: as `ratio_plan` in torch.
+
+    Raises:
+        AnatomyError: see `anatomy_of_graph` and `ratio_plan`.
+    """
+    anatomy, rule = anatomy_of_graph(model, tokenizer, probes, strong_threshold=strong_threshold, max_length=MAX_LENGTH)
+    setup = preset_setup(f"{rule}-1", rule, anatomy.num_layers)
+    return ratio_plan(anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, align=align)
 
 
 def weights_plan(model: OnnxModel, *, criterion: str, keep_ratio: float, align: int, seed: int) -> PrunePlan:
@@ -18,7 +37,7 @@ def weights_plan(model: OnnxModel, *, criterion: str, keep_ratio: float, align: 
     """
     if criterion not in WEIGHT_CRITERIA:
         raise AnatomyError(
-            f"criterion '{criterion}' needs the torch model, from weights alone go {', '.join(WEIGHT_CRITERIA)}; "
+            f"criterion '{criterion}' needs the torch model, an ONNX file allows anatomy, magnitude, random; "
             "next step: make a plan with anatomy-export and pass it as --plan"
         )
     layers = []

@@ -1,5 +1,6 @@
 """Cut the FFNs of an existing ONNX file by a plan, without torch: the same function as slicing the torch model."""
 
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,17 +11,22 @@ from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
-from anatomy_export.exporter.onnx_plan import weights_plan
+from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
 from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
 from anatomy_export.exporter.plan import PrunePlan, read_plan
+from anatomy_export.exporter.precision import FP32, Precision, chosen_precision, convert_precision
 from anatomy_export.exporter.repair import Repair, read_repair
 from anatomy_export.files import staged_file, write_atomic
+from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
 
 
 @dataclass(frozen=True)
 class SliceRequest:
-    """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the weights."""
+    """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the file.
+
+    `tokenizer`, None for the tokenizer.json beside the model, `probes` and `strong_threshold` are of criterion anatomy.
+    """
 
     model: Path
     output: Path | None = None
@@ -29,6 +35,10 @@ class SliceRequest:
     criterion: str = "magnitude"
     align: int = 16
     seed: int = 0
+    tokenizer: Path | None = None
+    probes: str | None = None
+    strong_threshold: float = 0.35
+    precision: str = "fp32"
     save_plan: Path | None = None
     force: bool = False
     dry_run: bool = False
@@ -81,20 +91,37 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         given = None if request.plan is None else read_plan(request.plan)
         repair = None if given is None or request.plan is None else read_repair(given, request.plan.parent)
         model = OnnxModel(request.model)
-    if given is None:
-        ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
-        with progress.stage(f"rank neurons by {request.criterion}"):
-            plan = weights_plan(
-                model, criterion=request.criterion, keep_ratio=ratio, align=request.align, seed=request.seed
-            )
-    else:
-        plan = given
+    plan = _own_plan(request, model, progress) if given is None else given
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    result = slice_onnx(model, plan, repair, request.output, force=request.force, progress=progress)
+    precision = chosen_precision(request.precision)
+    if precision.converts and request.output is not None:
+        progress.note(
+            f"note: what {precision.name} costs in accuracy is not measured here; next step: try it on your data"
+        )
+    result = slice_onnx(
+        model, plan, repair, request.output, precision=precision, force=request.force, progress=progress
+    )
     if request.save_plan is not None:
         write_atomic(request.save_plan, plan.to_json())
     return result
+
+
+def _own_plan(request: SliceRequest, model: OnnxModel, progress: Progress) -> PrunePlan:
+    ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
+    with progress.stage(f"rank neurons by {request.criterion}"):
+        if request.criterion == "anatomy":
+            return probes_plan(
+                model,
+                request.tokenizer or model.folder / "tokenizer.json",
+                load_probes(request.probes),
+                keep_ratio=ratio,
+                align=request.align,
+                strong_threshold=request.strong_threshold,
+            )
+        return weights_plan(
+            model, criterion=request.criterion, keep_ratio=ratio, align=request.align, seed=request.seed
+        )
 
 
 def slice_onnx(
@@ -103,13 +130,18 @@ def slice_onnx(
     repair: Repair | None,
     output: Path | None,
     *,
+    precision: Precision = FP32,
     force: bool = False,
     progress: Progress,
 ) -> SliceResult:
     """Cut every planned layer of `model` (in place) and write it to `output`; without one, only check that it could be.
 
+    Args:
+        precision: of the file that is written, lowered once the cut is checked.
+
     Raises:
         AnatomyError: the plan is not for this model, a planned layer cannot be cut, or the result is not valid.
+        MissingExtraError: another precision, but no onnxruntime.
     """
     model.check_layers(len(plan.layers))
     with progress.stage(f"check that the plan is for {model.path.name}"):
@@ -125,7 +157,10 @@ def slice_onnx(
     if output is not None:
         _refuse_own_files(model, output)
         with staged_file(output, force) as staged:
-            fingerprint = _cut_and_write(model, plan, repair, staged, progress)
+            if precision.converts:
+                fingerprint = _cut_and_convert(model, plan, repair, staged, precision, progress)
+            else:
+                fingerprint = _cut_and_write(model, plan, repair, staged, progress)
             after = sum(path.stat().st_size for path in staged.parent.iterdir())
     return SliceResult(output, layers, (before, after), plan.sha256, source_fingerprint, fingerprint)
 
@@ -146,6 +181,27 @@ def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
                 f"layer {index}: repaired weights have {layer.down_weight.shape} and {layer.down_bias.shape}, this FFN "
                 f"has {ffn.hidden} outputs; next step: use the repair that was made with this plan"
             )
+
+
+def _cut_and_convert(
+    model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, precision: Precision, progress: Progress
+) -> str:
+    """Cut in float32, then write that in another precision to `staged`; returns the fingerprint of the float32 weights.
+
+    Raises:
+        AnatomyError: the file's weights are not float32.
+    """
+    if not all(ffn.is_float32 for ffn in model.ffns):
+        raise AnatomyError(
+            f"{model.path}: its weights are not float32, --precision {precision.name} starts from such; "
+            "next step: leave --precision out"
+        )
+    with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
+        cut = Path(folder) / "cut.onnx"
+        fingerprint = _cut_and_write(model, plan, repair, cut, progress)
+        with progress.stage(f"convert to {precision.name}"):
+            convert_precision(cut, staged, precision)
+    return fingerprint
 
 
 def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress) -> str:

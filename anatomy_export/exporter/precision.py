@@ -55,6 +55,9 @@ class Precision:
         return self.int8 == "static"
 
 
+FP32 = Precision()
+
+
 @dataclass(frozen=True)
 class PrecisionReport:
     """The file that ships against the fp32 file that it was made from. Accuracies are fractions, None if not measured.

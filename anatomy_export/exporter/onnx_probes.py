@@ -1,0 +1,181 @@
+"""The anatomy of a model of which there is only an ONNX file: its probes run through ONNX Runtime, without torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.onnx_ffn import PASSING, SKIP_NORMS
+from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, operator
+from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
+
+NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
+MOVED, MOVE = "anatomy_moved_state", "anatomy_move"
+LEAST_EFFECT = 1e-3
+HINT = "next step: make a plan with anatomy-export and pass it as --plan"
+
+
+def anatomy_of_graph(
+    model: OnnxModel, tokenizer: Path, probes: Sequence[str], *, strong_threshold: float, max_length: int
+) -> tuple[Anatomy, str]:
+    """Cosine similarity of every FFN neuron with the token that the classifier reads, and the paper's rule for it:
+    "bert" where that is the first token, "gpt2" where it is the last.
+
+    Which token it is, the graph says itself: the one whose state after the last norm moves the logits. Similarities of
+    the layers are not measured (NaN); only thresholds need them.
+
+    Raises:
+        AnatomyError: no tokenizer, no norm after the last FFN, or the logits depend on another or on several tokens.
+        MissingExtraError: onnxruntime or tokenizers is not installed.
+    """
+    run = _ProbeRun(model, tokenizer, max_length)
+    with damage_is_refused(model.path):
+        rule = run.rule(probes[0])
+        targets = np.stack([run.state(probe)[0 if rule == "bert" else -1] for probe in probes])
+        neurons = tuple(_cosine(ffn.down_weight().astype(np.float32), targets) for ffn in model.ffns)
+    unknown = np.full((len(probes), len(neurons) + 1), np.nan)
+    return Anatomy(unknown, neurons, strong_threshold, tuple(probes), model.fingerprint()), rule
+
+
+def _cosine(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(p, n) of rows (n, d) with targets (p, d); 0 where either is all zeros."""
+    rows, targets = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-30) for one in (rows, targets))
+    return (targets @ rows.T).astype(np.float64)
+
+
+class _ProbeRun:
+    """The graph in ONNX Runtime, with the state after its last norm as an output that can be moved."""
+
+    def __init__(self, model: OnnxModel, tokenizer: Path, max_length: int):
+        try:
+            import onnxruntime
+            import tokenizers
+        except ImportError as error:
+            raise MissingExtraError(str(error.name), "edge") from error
+        try:
+            self.tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
+        except Exception as error:
+            raise AnatomyError(
+                f"criterion 'anatomy' reads probes with {tokenizer}, which cannot be used ({first_line(error)[:200]}); "
+                "next step: pass the model's tokenizer.json as --tokenizer"
+            ) from error
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length)
+        self.hidden = model.ffns[-1].hidden
+        with damage_is_refused(model.path):
+            probed, self.state_name = _with_moved_state(model)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+        try:
+            self.session = onnxruntime.InferenceSession(
+                probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise AnatomyError(f"{model.path}: ONNX Runtime refuses it ({first_line(error)[:200]}); {HINT}") from error
+        outputs = [value.name for value in model.proto.graph.output]
+        self.logits_name = "logits" if "logits" in outputs else outputs[0]
+
+    def state(self, probe: str) -> np.ndarray:
+        """(tokens, d) after the last norm."""
+        return self._run(probe, None)[0]
+
+    def rule(self, probe: str) -> str:
+        """By which token of a probe the logits change."""
+        state, logits = self._run(probe, None)
+        size = float(state.std())
+        direction = size * np.random.default_rng(0).standard_normal(self.hidden).astype(np.float32)
+        effects = []
+        for position in range(len(state)):
+            move = np.zeros((1, *state.shape), np.float32)
+            move[0, position] = direction
+            effects.append(float(np.abs(self._run(probe, move)[1] - logits).max()))
+        read = np.flatnonzero(np.array(effects) > LEAST_EFFECT * max(effects))
+        if len(state) > 1 and max(effects) > 0 and read.tolist() in ([0], [len(state) - 1]):
+            return "bert" if read[0] == 0 else "gpt2"
+        raise AnatomyError(
+            f"criterion 'anatomy' needs a classifier that reads the first or the last token, the logits of this graph "
+            f"depend on {len(read)} of {len(state)} tokens; next step: use --criterion magnitude"
+        )
+
+    def _run(self, probe: str, move: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        one = self.tokenizer.encode(probe)
+        ids = np.array([one.ids], np.int64)
+        known = {
+            "input_ids": ids,
+            "attention_mask": np.array([one.attention_mask], np.int64),
+            "token_type_ids": np.array([one.type_ids], np.int64),
+            "position_ids": np.arange(ids.shape[1], dtype=np.int64)[None],
+            MOVE: np.zeros((1, ids.shape[1], self.hidden), np.float32) if move is None else move,
+        }
+        wanted = {value.name: value.type for value in self.session.get_inputs()}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise AnatomyError(f"the graph asks for an input '{unknown[0]}' that probes do not give; {HINT}")
+        inputs = {
+            name: known[name].astype(np.int32) if kind == "tensor(int32)" else known[name]
+            for name, kind in wanted.items()
+        }
+        try:
+            state, logits = self.session.run([self.state_name, self.logits_name], inputs)
+        except Exception as error:
+            raise AnatomyError(f"ONNX Runtime failed on a probe ({first_line(error)[:200]}); {HINT}") from error
+        return state[0], logits[0]
+
+
+def _with_moved_state(model: OnnxModel) -> tuple[onnx.ModelProto, str]:
+    """A copy whose state after the last norm is an output, (1, tokens, d) float32, and is moved by an input before
+    anything else reads it; with that output's name."""
+    maker, state = _last_norm(model)
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model.proto)
+    graph = probed.graph
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name == state:
+                node.input[position] = MOVED
+    move = onnx.helper.make_node("Add", [state, MOVE], [MOVED], name=MOVED)
+    graph.node.insert(maker + 1, move)
+    shape: list[str | int | None] = ["anatomy_batch", "anatomy_tokens", model.ffns[-1].hidden]
+    graph.input.append(onnx.helper.make_tensor_value_info(MOVE, onnx.TensorProto.FLOAT, shape))
+    if state not in [value.name for value in graph.output]:
+        graph.output.append(onnx.helper.make_tensor_value_info(state, onnx.TensorProto.FLOAT, None))
+    return probed, state
+
+
+def _last_norm(model: OnnxModel) -> tuple[int, str]:
+    """The norm of what the last FFN and its residual sum up to: its node, and its output.
+
+    Raises:
+        AnatomyError: the FFNs are not float32, or no norm follows.
+    """
+    graph, last = model.graph, model.ffns[-1]
+    if not last.is_float32:
+        raise AnatomyError(f"criterion 'anatomy' reads float32 files only; {HINT}")
+    index = last.ffn.residual
+    if operator(graph.nodes[index]) in SKIP_NORMS:
+        return index, graph.nodes[index].output[0]
+    found = _norm_after(graph, graph.nodes[index].output[0])
+    if found is None:
+        raise AnatomyError(
+            f"{model.path}: no layer norm as one operator follows the last FFN, so the token that the classifier reads "
+            f"cannot be found; {HINT}"
+        )
+    return found, graph.nodes[found].output[0]
+
+
+def _norm_after(graph: Graph, name: str) -> int | None:
+    left = [name]
+    for _ in range(MOST_STEPS):
+        if not left:
+            return None
+        for use in graph.uses[left.pop()]:
+            kind = operator(graph.nodes[use.node])
+            if kind in NORMS and use.input == 0:
+                return use.node
+            if kind in PASSING and use.input == 0:
+                left.append(graph.nodes[use.node].output[0])
+    return None
