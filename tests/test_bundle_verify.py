@@ -14,6 +14,7 @@ from conftest import refused, rewrite_manifest, run
 
 from anatomy_export.exporter.bundle import manifest_checksum
 from anatomy_export.exporter.bundle_files import external_locations
+from anatomy_export.exporter.pipeline import REFERENCE_TEXTS
 from anatomy_export.files import sha256_file
 
 WITHOUT_TORCH = """
@@ -78,11 +79,13 @@ def test_a_bundle_verifies_where_there_is_no_torch(made_bundle):
 
 
 def test_reference_texts_ids_and_logits_are_recorded(made_bundle):
+    """Texts of this toolkit, none of the user's."""
     body = json.loads((made_bundle / "bundle.json").read_text())
     assert body["checksum"] == manifest_checksum(body)
     assert (body["precision"], body["conversion"], body["reference_tolerance"]) == ("fp32", None, body["tolerance"])
     assert len(body["references"]) == 12
-    assert body["references"][0]["text"] in ("the good film", "awful acting and plot")
+    assert [one["text"] for one in body["references"]] == list(REFERENCE_TEXTS)
+    assert max(len(one["input_ids"]) for one in body["references"]) == body["max_length"]
     assert {"classify.py", "model.ort", "README.md", "repair.safetensors"} <= body["files"].keys()
 
 

@@ -40,10 +40,11 @@ from anatomy_export.models.checkpoint import (
     weights_identity,
 )
 from anatomy_export.models.zoo import ModelSource, resolve_model
-from anatomy_export.probes import load_probes
+from anatomy_export.probes import BUILT_IN_PROBES, load_probes
 from anatomy_export.progress import Progress
 
-REFERENCE_TEXTS = 12
+# None of the user's texts: these ship. The last has more than 128 tokens, so that cutting off is checked too.
+REFERENCE_TEXTS = (*BUILT_IN_PROBES, "Fine.", " ".join(BUILT_IN_PROBES))
 VERIFICATION_TEXTS = 32
 MOST_VERIFICATION_TEXTS = 256
 
@@ -246,11 +247,10 @@ def _write_bundle(
 
 
 def _references(job: Job, onnx: OnnxClassifier) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], np.ndarray]:
-    """Some texts, their token ids, and the logits (texts, classes) that the file that ships gives for each alone."""
-    texts = (*job.texts, *load_probes(None))[:REFERENCE_TEXTS]
-    encoded = [job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in texts]
+    """Twelve texts, their token ids, and the logits (texts, classes) that the file that ships gives for each alone."""
+    encoded = [job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in REFERENCE_TEXTS]
     logits = np.stack([onnx.run({name: np.array(values) for name, values in one.items()})[0] for one in encoded])
-    return texts, tuple(tuple(one["input_ids"][0]) for one in encoded), logits
+    return REFERENCE_TEXTS, tuple(tuple(one["input_ids"][0]) for one in encoded), logits
 
 
 def _parameters(model) -> int:
