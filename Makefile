@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = anatomy_export tests benchmarks
+PARALLEL = -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test lint format test-optimum test-clients clean
 
@@ -10,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/anatomy plan show exports/bert-slice/plan.json
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -22,7 +23,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format $(SOURCES)
 
 test-optimum: .venv-optimum/.installed
-	.venv-optimum/bin/pytest
+	.venv-optimum/bin/pytest $(PARALLEL)
 
 # What needs more than Python: a browser. It says what is missing, and what was therefore not tested.
 test-clients: $(VENV)/.clients
