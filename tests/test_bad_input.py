@@ -224,7 +224,7 @@ def test_output_directory_without_permission(bert_directory, tmp_path, monkeypat
 def test_a_full_disk_leaves_nothing(bert_directory, tmp_path):
     """A file-size limit stands in for the full disk: the write fails half-way in the same manner."""
     process = spawn("export", "--model", bert_directory, "--output", tmp_path / "out" / "o", limit=20_000)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 1, errors
     assert [line for line in errors.splitlines() if "Error" in line] == [errors.strip().splitlines()[-1]]
     assert "check the free space" in errors
@@ -247,12 +247,12 @@ STAGES = {"at the start": "out/.o.partial-*", "after the checkpoint": "out/.o.pa
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_leaves_nothing(bert_directory, tmp_path, number, code, stage):
     process = spawn("export", "--model", bert_directory, "--output", tmp_path / "out" / "o")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not list(tmp_path.glob(STAGES[stage])):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == code, errors
     assert output == ""
     assert errors.splitlines()[-1].endswith("nothing was written")

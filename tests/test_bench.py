@@ -256,7 +256,7 @@ def test_interrupt_leaves_a_partial_file(tiny, tmp_path):
             break
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=60)[1]
+    rest = process.communicate(timeout=240)[1]
     assert process.returncode == 130, rest
     body = json.loads((output / "bench.json").read_text())
     assert body["partial"] and len(body["results"]) == 3

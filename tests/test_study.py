@@ -282,12 +282,12 @@ def test_an_interrupted_study_goes_on(bert_directory, tmp_path):
     data.write_text("text,label\n" + "".join(f"the film is good {n},{n % 2}\n" for n in range(600)))
     arguments = ["study", "--model", bert_directory, "--data", data, "--output", tmp_path / "s", "--seeds", "0"]
     process = spawn(*arguments, "--removed", "0.1,0.5")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not (tmp_path / "s" / "study.json").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 130 and output == "", errors
     assert "interrupted; the same command goes on from what" in errors and "Traceback" not in errors
     partial = json.loads((tmp_path / "s" / "study.json").read_text())
