@@ -49,11 +49,12 @@ class BatchGradients:
 def gradient_passes(
     model, batches: Sequence[Batch], objectives: Sequence[Objective] = (margin,)
 ) -> Iterator[BatchGradients]:
-    """Run the model forward once a batch, and backward once an objective. No weight gets a gradient."""
+    """Run the model forward once a batch, and backward once an objective. No weight gets a gradient.
+
+    Nothing of a batch is held here while the next one runs; a caller that does not either needs the memory of one.
+    """
     with _ffn_outputs(model) as (activations, zeros), caught_sums(model) as sums, _frozen(model):
         for batch in batches:
-            for caught in (activations, zeros, sums):
-                caught.clear()
             with torch.enable_grad():
                 logits = model(**batch.inputs).logits
                 totals = [objective(logits, batch).sum() for objective in objectives]
@@ -61,7 +62,12 @@ def gradient_passes(
                 torch.autograd.grad(total, zeros, retain_graph=index + 1 < len(totals))
                 for index, total in enumerate(totals)
             )
-            yield BatchGradients(batch, logits.detach(), tuple(activations), tuple(sums), gradients)
+            found = BatchGradients(batch, logits.detach(), tuple(activations), tuple(sums), gradients)
+            for caught in (activations, zeros, sums):
+                caught.clear()
+            del logits, totals, gradients
+            yield found
+            del found
 
 
 @contextmanager
@@ -155,5 +161,6 @@ def run_dense(model, batches: Sequence[Batch], *, after_batch: Callable[[], obje
     sums = DenseRunSums(model, keep_sums=True)
     for one in gradient_passes(model, batches):
         sums.add(one)
+        del one
         after_batch()
     return sums.result()

@@ -74,6 +74,7 @@ def dense_statistics(
         run.add(one)
         for layer in layers:
             layer.add(one)
+        del one
         after_batch()
     found = run.result()
     return found, _results(layers, found)
