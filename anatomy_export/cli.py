@@ -65,7 +65,8 @@ Examples:
 @click.option(
     "--calibration-examples",
     type=click.IntRange(min=2),
-    help="Train texts to measure and repair neurons on (default 512) and to verify the export on (default 32).",
+    help="Train texts to measure and repair neurons on (default 1024, or fewer of 65,536 tokens) and to "
+    "verify the export on (default 32).",
 )
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
 @click.option(

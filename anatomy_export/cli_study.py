@@ -72,7 +72,9 @@ Examples:
 @click.option(
     "--max-length", type=click.IntRange(min=2), help="Tokens of a text. Default: 128, or what the model takes."
 )
-@click.option("--calibration-examples", type=click.IntRange(min=2), help="Train texts. Default: 512.")
+@click.option(
+    "--calibration-examples", type=click.IntRange(min=2), help="Train texts. Default: 1024, or fewer of 65,536 tokens."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def pareto(**options) -> None:

@@ -64,8 +64,8 @@ class Progress:
         self.console.print(f"[green]✓[/green] {name} [dim]{seconds:.1f} s[/dim]")
 
     @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Callable[[], None]]:
-        """A stage of `total` steps with the time left; the function that it yields counts one.
+    def bar(self, name: str, total: int | None) -> Iterator[Callable[[], None]]:
+        """A stage of `total` steps (None: nobody knows) with the time left; the function that it yields counts one.
 
         It draws only when a step is counted, so that nothing runs beside a step that is being timed.
         """

@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compensate", type=listed(str), default=["none", "auto"])
     parser.add_argument("--allocate", type=listed(str), default=["uniform", "sensitivity"])
     parser.add_argument("--align", type=int, default=1)
-    parser.add_argument("--examples", type=int, default=512, help="calibration sentences")
+    parser.add_argument("--examples", type=int, default=1024, help="calibration sentences")
     parser.add_argument("--split", choices=["validation", "test"], default="test")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     return parser.parse_args()

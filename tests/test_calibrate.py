@@ -8,9 +8,11 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 
+from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.calibrate import (
     calibration_batches,
+    calibration_sample,
     first_calls,
     run_ffn,
     run_layer,
@@ -173,3 +175,15 @@ def test_the_dense_run_keeps_what_each_layer_sums(family_name):
             assert not torch.allclose(layer_sum, ffn), "the residual stream is in it"
             call = after
         assert run.layer_sum(position, 0).shape[:2] == batch.inputs["input_ids"].shape
+
+
+def test_the_default_sample_holds_so_many_tokens_at_most(monkeypatch):
+    checkpoint, train = tiny_checkpoint("bert"), Examples(TEXTS * 20, LABELS * 20)
+    everything = calibration_sample(checkpoint, train, None, seed=3)
+    assert len(everything) == 120
+    lengths = [len(ids) for ids in checkpoint.tokenizer(list(everything.texts))["input_ids"]]
+    monkeypatch.setattr("anatomy_export.exporter.calibrate.DEFAULT_TOKENS", sum(lengths[:31]))
+    assert calibration_sample(checkpoint, train, None, seed=3) == everything.take(list(range(31)))
+    assert len(calibration_sample(checkpoint, train, 50, seed=3)) == 50, "what was asked for is given"
+    monkeypatch.setattr("anatomy_export.exporter.calibrate.DEFAULT_TOKENS", 1)
+    assert len(calibration_sample(checkpoint, train, None, seed=3)) == 2

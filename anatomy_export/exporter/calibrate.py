@@ -20,6 +20,7 @@ from anatomy_export.models.checkpoint import Checkpoint
 
 BATCH_TOKENS = 768
 HELD_OUT = 0.25
+DEFAULT_EXAMPLES, DEFAULT_TOKENS = 1024, 2**16
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,20 @@ def on_calibration_device(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, model=copy.deepcopy(checkpoint.model).to("cuda"))
 
 
-def calibration_sample(train: Examples, count: int, seed: int) -> Examples:
-    """`count` seeded examples of `train`, or all of them."""
-    chosen = np.random.default_rng(seed).permutation(len(train))[:count]
-    return train.take(chosen.tolist())
+def calibration_sample(
+    checkpoint: Checkpoint, train: Examples, count: int | None, *, seed: int, max_length: int = 128
+) -> Examples:
+    """`count` seeded examples of `train`, or all of them.
+
+    None: `DEFAULT_EXAMPLES`, or as many as hold `DEFAULT_TOKENS` tokens where that is fewer.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(train))[: count or DEFAULT_EXAMPLES]
+    sample = train.take(chosen.tolist())
+    if count is not None or not len(sample):
+        return sample
+    encoded = checkpoint.tokenizer(list(sample.texts), truncation=True, max_length=max_length)["input_ids"]
+    fitting = int((np.cumsum([len(ids) for ids in encoded]) <= DEFAULT_TOKENS).sum())
+    return sample.take(list(range(max(2, fitting)))) if fitting < len(sample) else sample
 
 
 def calibration_batches(

@@ -1,7 +1,6 @@
 """Which neurons stay and how the rest is repaired, by any criterion, allocation and budget, from calibration text."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -29,12 +28,13 @@ from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import Refit, refit
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ScoreOptions
+from anatomy_export.exporter.search import last_that_fits, predicted_drop, summed_damage
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length
 from anatomy_export.progress import Progress
 
 ROUNDING = 1e-9
-SEARCHED_RATIOS = (1.0, 0.95, *np.geomspace(0.9, 0.02, 14).tolist())
+SEARCHED_RATIOS = (0.95, *np.geomspace(0.9, 0.02, 14).tolist())
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def calibration_of(
     options: ScoreOptions,
     *,
     max_length: int,
-    examples: int,
+    examples: int | None,
     progress: Progress,
 ) -> Calibration:
-    """Calibration text from the train split, tokenized.
+    """Calibration text from the train split, tokenized; `examples` as in `calibration_sample`.
 
     Raises:
         AnatomyError: there is no data, its train split is too small, or the model does not take `seq_len` tokens.
@@ -87,7 +87,7 @@ def calibration_of(
             "text; next step: pass --data, or use --criterion anatomy --compensate none --keep-ratio 0.5"
         )
     sequence_length(checkpoint, options.seq_len, "--seq-len")
-    sample = calibration_sample(data.train, examples, options.seed)
+    sample = calibration_sample(checkpoint, data.train, examples, seed=options.seed, max_length=max_length)
     worker = on_calibration_device(checkpoint)
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=options.seed)
     return Calibration(checkpoint, worker.model, data, batches, options, max_length, sample, progress)
@@ -270,8 +270,9 @@ def _drop_points(dense: np.ndarray, own: np.ndarray, labels: np.ndarray) -> floa
 def _smallest_within(calibration: Calibration, measurement: Measurement, context: Context, fingerprint: str) -> Chosen:
     """The smallest model whose accuracy on validation is at most `max_accuracy_drop` points below the dense one's.
 
-    Bisection over `SEARCHED_RATIOS`, each tried with its repair. Accuracy on a
-    thousand texts is noisy, and a search finds the luckiest share: the expected drop must be within the budget too.
+    Of the shares in `SEARCHED_RATIOS`, each tried with its repair, from where the predicted drop is the budget.
+    Accuracy on a thousand texts is noisy, and a search finds the luckiest share: the expected drop must be within the
+    budget too.
 
     Raises:
         AnatomyError: no share that was tried keeps within it; says the best.
@@ -280,36 +281,48 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     allowed = calibration.options.max_accuracy_drop
     assert allowed is not None
     budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
-    best, least_drop, low, high = None, math.inf, 0, len(SEARCHED_RATIOS)
-    with calibration.progress.bar("search on validation", (high - 1).bit_length()) as tick:
+    tried: dict[int, tuple[Chosen, Refit | None, list[np.ndarray]]] = {}
+    drops: list[float] = []
+    with calibration.progress.bar("search on validation", None) as tick:
         dense = class_probabilities(checkpoint, checkpoint.model, examples.texts, calibration.max_length)
-        while high - low > 1:
-            middle = (low + high) // 2
-            ratio = SEARCHED_RATIOS[middle]
+
+        def fits(position: int) -> bool:
+            ratio = SEARCHED_RATIOS[position]
             try:
                 keep = _keep(calibration, measurement, ratio)
             except AnatomyError:  # no room for every layer, or for the protected neurons
-                if middle == 1:
+                if position == 0:
                     raise
-                high = middle
-                continue
+                return False
             done = _refit(calibration, measurement, keep, quiet=True)
             sliced = _chosen(calibration, context, keep, done, fingerprint, {**budget, "keep_ratio": ratio})
+            tried[position] = (sliced, done, keep)
             model = slice_neurons(checkpoint.model, sliced.plan, sliced.repair)
             own = class_probabilities(checkpoint, model, examples.texts, calibration.max_length)
-            drop = _drop_points(dense, own, np.array(examples.labels))
+            drops.append(_drop_points(dense, own, np.array(examples.labels)))
             tick()
-            if drop <= allowed + ROUNDING:
-                best, low = (sliced, done, keep), middle
-            else:
-                high = middle
-            least_drop = min(drop, least_drop)
-    if best is None:
+            return drops[-1] <= allowed + ROUNDING
+
+        best = last_that_fits(fits, len(SEARCHED_RATIOS), _predicted_position(calibration, measurement, allowed))
+    if best < 0:
         raise AnatomyError(
             f"--max-accuracy-drop {allowed:g} cannot be kept: of the models tried, the largest keeps "
-            f"{SEARCHED_RATIOS[1]:.0%} of the neurons, and the best loses {least_drop:.2f} points on {len(examples)} "
+            f"{SEARCHED_RATIOS[0]:.0%} of the neurons, and the best loses {min(drops):.2f} points on {len(examples)} "
             "validation texts; next step: allow more, or pass more calibration text"
         )
-    chosen, done, keep = best
+    chosen, done, keep = tried[best]
     _say_few_tokens(calibration.progress, done, keep)
     return chosen
+
+
+def _predicted_position(calibration: Calibration, measurement: Measurement, allowed: float) -> int:
+    """Of the smallest share in `SEARCHED_RATIOS` whose predicted drop is within the budget."""
+    position = 0
+    for position, ratio in enumerate(SEARCHED_RATIOS):
+        try:
+            widths = [len(one) for one in _keep(calibration, measurement, ratio)]
+        except AnatomyError:
+            return position - 1
+        if predicted_drop(measurement.dense.logits, summed_damage(measurement.damage, widths)) > allowed:
+            return position - 1
+    return position

@@ -70,18 +70,20 @@ def prune_ways(
     ways: Iterable[Way],
     *,
     seed: int,
-    examples: int,
+    examples: int | None,
     align: int = 1,
     max_length: int = 128,
     probes: tuple[str, ...] = BUILT_IN_PROBES,
 ) -> Iterator[Pruned | Refused]:
     """Prune by each way in turn; one calibration pass over `examples` seeded texts of `train` serves all.
 
+    `examples` as in `calibration_sample`.
+
     Raises:
         AnatomyError: too little calibration text, or labels are missing that a criterion needs.
     """
     ways = list(ways)
-    sample = calibration_sample(train, examples, seed)
+    sample = calibration_sample(checkpoint, train, examples, seed=seed, max_length=max_length)
     worker = on_calibration_device(checkpoint)
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
     rule = family_of(checkpoint.model.config).rule

@@ -10,6 +10,7 @@ import numpy as np
 from anatomy_export import __version__
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.calibrate import calibration_sample
 from anatomy_export.exporter.frontier import (
     Pruned,
     Refused,
@@ -19,7 +20,6 @@ from anatomy_export.exporter.frontier import (
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.pipeline import load_source_data
 from anatomy_export.exporter.plan import width_multiple
-from anatomy_export.exporter.planning import CALIBRATION_EXAMPLES
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.exporter.resumable import PARETO, ResultFile
@@ -70,7 +70,10 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
             "anatomy pareto needs a trained model and labelled text with a validation split; next step: pass --data"
         )
     max_length = sequence_length(checkpoint, request.data.max_length)
-    settings = _settings(request, checkpoint, data.fingerprint, max_length)
+    sample = calibration_sample(
+        checkpoint, data.train, request.data.calibration_examples, seed=request.seed, max_length=max_length
+    )
+    settings = _settings(request, checkpoint, data.fingerprint, max_length, len(sample))
     file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
     earlier = file.earlier(settings, _check_entry)
     results = {name: one for name, one in earlier["results"].items() if name != DENSE} if earlier else {}
@@ -164,7 +167,7 @@ def _dense_entry(dense: np.ndarray, texts: Examples, blocks) -> dict:
     return {"removed": 0.0, "widths": [block.width for block in blocks], "speedup": 1.0, **own}
 
 
-def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_length: int) -> dict:
+def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_length: int, examples: int) -> dict:
     """What two runs must share for their results to stand in one file."""
     return {
         "version": __version__,
@@ -172,7 +175,7 @@ def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_len
         "fingerprint": model_fingerprint(checkpoint.model),
         "data": data,
         "max_length": max_length,
-        "calibration_examples": request.data.calibration_examples or CALIBRATION_EXAMPLES,
+        "calibration_examples": examples,
         "seed": request.seed,
         "align": width_multiple("auto"),
         "batch": request.batch,

@@ -16,8 +16,6 @@ from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.progress import Progress
 
-CALIBRATION_EXAMPLES = 512
-
 
 @dataclass(frozen=True)
 class Planning:
@@ -69,7 +67,7 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
 
     Args:
         mode: "dense" keeps every neuron.
-        examples: train texts to calibrate on; None for `CALIBRATION_EXAMPLES`.
+        examples: train texts to calibrate on, as in `calibration_sample`.
 
     Raises:
         AnatomyError: a criterion without a budget or without calibration text, or a budget that cannot be kept.
@@ -99,7 +97,7 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
         planning.data,
         options,
         max_length=planning.max_length,
-        examples=examples or CALIBRATION_EXAMPLES,
+        examples=examples,
         progress=progress,
     )
     if options.by_anatomy_alone:

@@ -82,8 +82,8 @@ def score_options(given: dict, *, calibrated: bool, measured: bool, align: int) 
 class DataOptions:
     """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
 
-    `calibration_examples` None: 512 where neurons are measured or repaired on them, else 32 to verify on. `unlabelled`
-    text is calibrated on, and nothing else.
+    `calibration_examples` None: 1,024, of at most 65,536 tokens in all, where neurons are measured or repaired on them,
+    else 32 to verify on. `unlabelled` text is calibrated on, and nothing else.
     """
 
     data: str | None = None
