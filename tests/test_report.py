@@ -287,6 +287,24 @@ def test_a_study_with_nothing_measured_yet_shows_its_anatomy(tmp_path):
         assert [one.number for one in figures(directory).values()] == ["1", "1a", "2", "2a", "2a"]
 
 
+def test_two_setups_may_remove_the_same_number(tmp_path):
+    """As GPT-2's presets 5 and 6 do, where the layers that only one of them changes have nothing to lose."""
+    directory = write_study(tmp_path / "s", rule="gpt2", layers=6)
+
+    def level(body):
+        for name, own in body["setups"].items():
+            if "gpt2-2" in name:
+                one = body["setups"][name.replace("gpt2-2", "gpt2-1")]
+                own.update({key: one[key] for key in ("removed", "removed_share", "removed_per_layer")})
+
+    change("study.json", level)(directory)
+    parts = [part for figure in figures(directory).values() for part in figure.parts if isinstance(part, Panel)]
+    drawn = [one for part in parts for one in part.series]
+    mean = next(one for one in drawn if one.label == "random, mean")
+    assert len(mean.x) == 3
+    assert len(set(mean.x)) == 2
+
+
 def test_without_plotly_the_extra_is_named(study, tmp_path, monkeypatch):
     def absent() -> str:
         raise MissingExtraError("plotly", "report")

@@ -64,7 +64,8 @@ def _random_series(random: Sequence[Setup]) -> list[Series]:
     together: dict[tuple, list[Setup]] = {}
     for one in random:
         together.setdefault((one.matches, one.share), []).append(one)
-    means = sorted((fmean(100 * one.removed_share for one in own), own) for own in together.values())
+    groups = [(fmean(100 * one.removed_share for one in own), own) for own in together.values()]
+    means = sorted(groups, key=lambda group: group[0])
     hover = tuple(
         f"random, mean of {counted(len(own), 'seed')}\nremoved {own[0].removed:,} ({share:.1f} %)\n"
         f"accuracy {100 * fmean(one.accuracy for one in own):.2f} %"
