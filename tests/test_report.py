@@ -15,6 +15,7 @@ from anatomy_export.report.figure import ALL, HeatMap, Panel, TextTable, share_r
 from anatomy_export.report.job import figures_of
 from anatomy_export.report.page import report_page
 from anatomy_export.report.reading import read_sources
+from anatomy_export.report.sources import Seconds
 from anatomy_export.report.static import static_figure
 from anatomy_export.report.strong_graph import LINES, PROBE_LINES
 
@@ -285,6 +286,14 @@ def test_a_study_with_nothing_measured_yet_shows_its_anatomy(tmp_path):
     for dense in ({"accuracy": 0.9, "interval": [0.8, 1.0], "examples": 9}, None):
         change("study.json", lambda body, dense=dense: body.update(setups={}, dense=dense))(directory)
         assert [one.number for one in figures(directory).values()] == ["1", "1a", "2", "2a", "2a"]
+
+
+def test_seconds_are_those_beside_the_dense_model():
+    """A setup timed while the machine was half as fast, the dense model beside it too."""
+    dense = Seconds(20.0, (19.0, 21.0), 1000, "torch", "", None, None)
+    slow = Seconds(40.0, (38.0, 42.0), 1000, "torch", "", 1.25, (1.0, 1.6))
+    assert slow.beside(dense) == (16.0, 12.5, 20.0)
+    assert slow.beside(None) == (40.0, 38.0, 42.0)
 
 
 def test_two_setups_may_remove_the_same_number(tmp_path):

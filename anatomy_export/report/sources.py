@@ -40,6 +40,17 @@ class Seconds:
     dense_ratio: float | None
     dense_ratio_interval: tuple[float, float] | None
 
+    def beside(self, dense: "Seconds | None") -> tuple[float, float, float]:
+        """Seconds with their interval, from the ratio to the dense model where that is known.
+
+        Setups are timed in groups, at different times, and the dense model with each: the ratio can be compared.
+        """
+        if dense is None or self.dense_ratio is None:
+            low, high = self.interval_s or (self.median_s, self.median_s)
+            return self.median_s, low, high
+        low, high = self.dense_ratio_interval or (self.dense_ratio, self.dense_ratio)
+        return dense.median_s / self.dense_ratio, dense.median_s / high, dense.median_s / low
+
 
 @dataclass(frozen=True)
 class Setup:

@@ -151,17 +151,18 @@ def _seconds(study: Study) -> Figure | None:
     timed = [one for kind in ("anatomy", "random") for one in study.measured(kind) if one.seconds]
     if not timed:
         return None
-    series = []
+    series, dense = [], study.dense_seconds
     for style, kind in enumerate(("anatomy", "random")):
         own = [one for one in study.measured(kind) if one.seconds]
         if own:
             series.append(
-                _seconds_series(kind, style, [(one.name, one.removed_share, one.removed, one.seconds) for one in own])
+                _seconds_series(
+                    kind, style, [(one.name, one.removed_share, one.removed, one.seconds) for one in own], dense
+                )
             )
     furthest = 100 * max(one.removed_share for one in timed)
-    dense = study.dense_seconds
     if dense:
-        series.insert(0, _seconds_series("dense", 2, [("dense", 0.0, 0, dense)]))
+        series.insert(0, _seconds_series("dense", 2, [("dense", 0.0, 0, dense)], None))
         series.append(Series("", [0, furthest], [dense.median_s] * 2, 2, "line", in_legend=False))
     first = timed[0].seconds
     assert first is not None
@@ -172,23 +173,27 @@ def _seconds(study: Study) -> Figure | None:
         source=study.label,
         parts=(Panel(tuple(series), REMOVED, f"seconds for {first.examples:,} examples", comparable=True),),
         summary=_seconds_summary(timed, dense),
-        notes=(f"Masked models of full size, by {first.engine}" + (f" on {first.device}." if first.device else "."),),
+        notes=(
+            f"Masked models of full size, by {first.engine}" + (f" on {first.device}." if first.device else "."),
+            "Seconds are the dense model's ÷ the ratio of both in the same rounds.",
+        ),
     )
 
 
-def _seconds_series(label: str, style: int, points: list[tuple[str, float, int, Seconds | None]]) -> Series:
-    seconds = [(name, share, removed, own) for name, share, removed, own in points if own]
-    bounds = [own.interval_s or (own.median_s, own.median_s) for *_, own in seconds]
+def _seconds_series(
+    label: str, style: int, points: list[tuple[str, float, int, Seconds | None]], dense: Seconds | None
+) -> Series:
+    seconds = [(name, share, removed, own, own.beside(dense)) for name, share, removed, own in points if own]
     return Series(
         label,
-        [100 * share for _, share, _, _ in seconds],
-        [own.median_s for *_, own in seconds],
+        [100 * share for _, share, *_ in seconds],
+        [value for *_, (value, _, _) in seconds],
         style=style,
         hover=tuple(
-            f"{name}\nremoved {removed:,} ({percent(share)})\n{own.median_s:.2f} s{_against_dense(own)}"
-            for name, share, removed, own in seconds
+            f"{name}\nremoved {removed:,} ({percent(share)})\n{value:.2f} s{_against_dense(own)}"
+            for name, share, removed, own, (value, _, _) in seconds
         ),
-        interval=([low for low, _ in bounds], [high for _, high in bounds]),
+        interval=([low for *_, (_, low, _) in seconds], [high for *_, (_, _, high) in seconds]),
     )
 
 
@@ -200,7 +205,7 @@ def _against_dense(own: Seconds) -> str:
 
 
 def _seconds_summary(timed: Sequence[Setup], dense: Seconds | None) -> str:
-    values = [one.seconds.median_s for one in timed if one.seconds]
+    values = [one.seconds.beside(dense)[0] for one in timed if one.seconds]
     text = f"{counted(len(values), 'masked model')} took {min(values):.2f} to {max(values):.2f} s"
     text += f", the dense one {dense.median_s:.2f} s." if dense else "."
     ratios = [one.seconds.dense_ratio for one in timed if one.seconds and one.seconds.dense_ratio]
