@@ -74,7 +74,7 @@ def _refuse_contradictions(options: dict) -> None:
         for name in names if options["plan"] is None and options["criterion"] != criterion else ():
             refuse_alone(name, f"--criterion {criterion}")
     if options["dry_run"]:
-        refuse_together("--dry-run", "writes nothing", ("output", "save_plan", "force"))
+        refuse_together("--dry-run", "writes nothing", ("output", "save_plan", "force", "precision"))
     elif options["output"] is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
 

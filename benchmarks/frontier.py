@@ -21,6 +21,7 @@ from anatomy_export.exporter.frontier import (
     prune_ways,
 )
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
+from anatomy_export.exporter.refit import FITTED_TO
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.files import write_atomic
 from anatomy_export.models.checkpoint import load_checkpoint
@@ -39,6 +40,7 @@ def main() -> None:
         "settings": {
             "model": model_fingerprint(checkpoint.model),
             "data": data.fingerprint,
+            "fitted_to": FITTED_TO,
             **{name: getattr(options, name) for name in ("examples", "align", "split")},
         },
         "labels": "".join(map(str, labels)),

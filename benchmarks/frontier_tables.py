@@ -98,6 +98,7 @@ def frontier_section(model: str) -> str:
 {100 * study.dense_right.mean():.2f} %, {settings["examples"]:,} calibration sentences from train, widths to a multiple
 of {settings["align"]}. Nothing was chosen on these sentences. Drops are points of accuracy below the dense model, means
 over the calibration seeds, with 95 % intervals over sentences, paired with the dense model. No optimiser step anywhere.
+Repair was fitted to {settings.get("fitted_to", "each layer's own dense FFN, as it is no longer; not measured since")}.
 
 The default way (`--criterion obs-gradient --allocate sensitivity --compensate auto`):
 

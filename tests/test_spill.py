@@ -16,7 +16,6 @@ def test_tensors_come_back_in_any_order():
     for tensor in tensors:
         spilled.append(tensor)
         assert torch.equal(spilled[0], tensors[0]), "reading between writes moves nothing"
-    assert len(spilled) == 3
     for index in (2, 0, 1):
         assert torch.equal(spilled[index], tensors[index])
 

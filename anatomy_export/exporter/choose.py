@@ -107,7 +107,7 @@ def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
             mode=calibration.options.compensate,
             after_layer=lambda layer: tick(),
         )
-    _say_few_tokens(calibration.progress, done, keep)
+    _say_what_is_weak(calibration.progress, done, keep)
     parameters = {**plan.parameters, **_how(calibration, done)}
     return Chosen(
         PrunePlan(
@@ -140,7 +140,7 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
     ratio, budget = _ratio(calibration, measurement)
     keep = _keep(calibration, measurement, ratio)
     done = _refit(calibration, measurement, keep)
-    _say_few_tokens(calibration.progress, done, keep)
+    _say_what_is_weak(calibration.progress, done, keep)
     return _chosen(calibration, context, keep, done, fingerprint, budget)
 
 
@@ -202,9 +202,12 @@ def _refit(
         return refit(model, calibration.batches, measurement.dense, keep, mode=mode, after_layer=lambda layer: count())
 
 
-def _say_few_tokens(progress: Progress, done: Refit | None, keep: Sequence[np.ndarray]) -> None:
-    """Note the layers that were fitted on fewer tokens than neurons: there the ridge decides."""
+def _say_what_is_weak(progress: Progress, done: Refit | None, keep: Sequence[np.ndarray]) -> None:
+    """Note a repair that was left out, or the layers that were fitted on fewer tokens than neurons."""
     if done is None:
+        return
+    if done.left_out:
+        progress.note("note: on held-out text the repair costs right answers, so none is made; more text may help")
         return
     few = [str(one.layer) for one, kept in zip(done.outcomes, keep, strict=True) if one.tokens < len(kept)]
     if few:
@@ -281,7 +284,7 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     allowed = calibration.options.max_accuracy_drop
     assert allowed is not None
     budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
-    tried: dict[int, tuple[Chosen, Refit | None, list[np.ndarray]]] = {}
+    fitting: list[tuple[Chosen, Refit | None, list[np.ndarray]]] = []  # the last one only: repairs are large
     drops: list[float] = []
     with calibration.progress.bar("search on validation", None) as tick:
         dense = class_probabilities(checkpoint, checkpoint.model, examples.texts, calibration.max_length)
@@ -296,22 +299,24 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
                 return False
             done = _refit(calibration, measurement, keep, quiet=True)
             sliced = _chosen(calibration, context, keep, done, fingerprint, {**budget, "keep_ratio": ratio})
-            tried[position] = (sliced, done, keep)
             model = slice_neurons(checkpoint.model, sliced.plan, sliced.repair)
             own = class_probabilities(checkpoint, model, examples.texts, calibration.max_length)
             drops.append(_drop_points(dense, own, np.array(examples.labels)))
             tick()
-            return drops[-1] <= allowed + ROUNDING
+            if drops[-1] > allowed + ROUNDING:
+                return False
+            fitting[:] = [(sliced, done, keep)]
+            return True
 
-        best = last_that_fits(fits, len(SEARCHED_RATIOS), _predicted_position(calibration, measurement, allowed))
-    if best < 0:
+        last_that_fits(fits, len(SEARCHED_RATIOS), _predicted_position(calibration, measurement, allowed))
+    if not fitting:
         raise AnatomyError(
             f"--max-accuracy-drop {allowed:g} cannot be kept: of the models tried, the largest keeps "
             f"{SEARCHED_RATIOS[0]:.0%} of the neurons, and the best loses {min(drops):.2f} points on {len(examples)} "
             "validation texts; next step: allow more, or pass more calibration text"
         )
-    chosen, done, keep = tried[best]
-    _say_few_tokens(calibration.progress, done, keep)
+    chosen, done, keep = fitting[0]
+    _say_what_is_weak(calibration.progress, done, keep)
     return chosen
 
 

@@ -29,7 +29,7 @@ class Correction:
         bias: (d,), float64.
         mode: "none", "bias" or "least-squares".
         ridge: relative λ of the least squares, else None.
-        error: held-out mean squared error of the output with this correction.
+        error: held-out mean squared error of what is fitted to, with this correction.
         masked_error: the same with none.
     """
 

@@ -93,7 +93,8 @@ def prune_ways(
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )
-    measurement = measure(worker.model, batches, sorted({way.criterion for way in ways}), context)
+    repair = any(way.compensate != NONE for way in ways)
+    measurement = measure(worker.model, batches, sorted({way.criterion for way in ways}), context, repair=repair)
     fingerprint = model_fingerprint(checkpoint.model)
     for way in ways:
         try:

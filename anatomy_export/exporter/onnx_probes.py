@@ -32,9 +32,9 @@ def anatomy_of_graph(
         MissingExtraError: onnxruntime or tokenizers is not installed.
     """
     run = _ProbeRun(model, tokenizer, max_length)
+    rule = run.rule(max(probes, key=run.count))
+    targets = np.stack([run.state(probe)[0 if rule == "bert" else -1] for probe in probes])
     with damage_is_refused(model.path):
-        rule = run.rule(probes[0])
-        targets = np.stack([run.state(probe)[0 if rule == "bert" else -1] for probe in probes])
         neurons = tuple(_cosine(ffn.down_weight().astype(np.float32), targets) for ffn in model.ffns)
     unknown = np.full((len(probes), len(neurons) + 1), np.nan)
     return Anatomy(unknown, neurons, strong_threshold, tuple(probes), model.fingerprint()), rule
@@ -79,12 +79,20 @@ class _ProbeRun:
         outputs = [value.name for value in model.proto.graph.output]
         self.logits_name = "logits" if "logits" in outputs else outputs[0]
 
+    def count(self, probe: str) -> int:
+        """Tokens of a probe."""
+        return len(self.tokenizer.encode(probe).ids)
+
     def state(self, probe: str) -> np.ndarray:
         """(tokens, d) after the last norm."""
         return self._run(probe, None)[0]
 
     def rule(self, probe: str) -> str:
         """By which token of a probe the logits change."""
+        if self.count(probe) < 2:
+            raise AnatomyError(
+                "criterion 'anatomy' needs a probe of two tokens or more; next step: write longer --probes"
+            )
         state, logits = self._run(probe, None)
         size = float(state.std())
         direction = size * np.random.default_rng(0).standard_normal(self.hidden).astype(np.float32)
@@ -94,7 +102,7 @@ class _ProbeRun:
             move[0, position] = direction
             effects.append(float(np.abs(self._run(probe, move)[1] - logits).max()))
         read = np.flatnonzero(np.array(effects) > LEAST_EFFECT * max(effects))
-        if len(state) > 1 and max(effects) > 0 and read.tolist() in ([0], [len(state) - 1]):
+        if max(effects) > 0 and read.tolist() in ([0], [len(state) - 1]):
             return "bert" if read[0] == 0 else "gpt2"
         raise AnatomyError(
             f"criterion 'anatomy' needs a classifier that reads the first or the last token, the logits of this graph "

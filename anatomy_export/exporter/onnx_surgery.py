@@ -64,6 +64,7 @@ class SliceResult:
     plan_sha256: str
     source_fingerprint: str
     fingerprint: str | None
+    precision: str = "fp32"
 
     def as_dict(self) -> dict:
         """The value of `--json`."""
@@ -78,6 +79,7 @@ class SliceResult:
             "plan_sha256": self.plan_sha256,
             "source_fingerprint": self.source_fingerprint,
             "fingerprint": self.fingerprint,
+            "precision": self.precision,
         }
 
 
@@ -162,7 +164,7 @@ def slice_onnx(
             else:
                 fingerprint = _cut_and_write(model, plan, repair, staged, progress)
             after = sum(path.stat().st_size for path in staged.parent.iterdir())
-    return SliceResult(output, layers, (before, after), plan.sha256, source_fingerprint, fingerprint)
+    return SliceResult(output, layers, (before, after), plan.sha256, source_fingerprint, fingerprint, precision.name)
 
 
 def _refuse_own_files(model: OnnxModel, output: Path) -> None:
@@ -201,7 +203,23 @@ def _cut_and_convert(
         fingerprint = _cut_and_write(model, plan, repair, cut, progress)
         with progress.stage(f"convert to {precision.name}"):
             convert_precision(cut, staged, precision)
+            _check_opens(staged, precision)
     return fingerprint
+
+
+def _check_opens(path: Path, precision: Precision) -> None:
+    """Raise AnatomyError where ONNX Runtime does not take the converted file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise AnatomyError(
+            f"ONNX Runtime refuses the {precision.name} file ({first_line(error)[:200]}); "
+            "next step: leave --precision out"
+        ) from error
 
 
 def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress) -> str:

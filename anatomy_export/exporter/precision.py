@@ -150,7 +150,7 @@ def _to_fp16(source: Path, made: Path, precision: Precision, calibration, flags)
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     except ImportError as error:
-        raise MissingExtraError(str(error.name), "cpu") from error
+        raise MissingExtraError(str(error.name), "edge") from error
     model = _load_plain(source)
     blocked = [*DEFAULT_OP_BLOCK_LIST, *KEPT_FLOAT32]
     model = convert_float_to_float16(model, keep_io_types=True, op_block_list=blocked)
@@ -166,7 +166,7 @@ def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags)
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu") from error
+        raise MissingExtraError("onnxruntime", "edge") from error
     reduce_range = needs_reduced_range(cpu_flags() if flags is None else flags, platform.machine())
     large = _is_large(source)
     common: dict[str, Any] = {

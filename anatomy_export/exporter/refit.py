@@ -21,12 +21,17 @@ from anatomy_export.exporter.statistics import TOKEN_EXPONENT, token_weights
 from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import FfnBlock, model_blocks
 
+FITTED_TO = "the dense model's states"
 GUARD_TOKENS = 4096
+GUARD_SENTENCES, GUARD_ERRORS = 100, 2
 
 
 @dataclass(frozen=True)
 class LayerOutcome:
-    """What was done to a layer, see `Correction`; `tokens` it was fitted on (fewer than neurons: the ridge decides)."""
+    """What was done to a layer, see `Correction`; `tokens` it was fitted on (fewer than neurons: the ridge decides).
+
+    The errors are those of the layer's sum with the residual stream, what lower layers left wrong included.
+    """
 
     layer: int
     tokens: int
@@ -38,10 +43,11 @@ class LayerOutcome:
 
 @dataclass(frozen=True)
 class Refit:
-    """The repaired weights, and what was decided for each layer."""
+    """The repaired weights, and what was decided for each layer; `left_out` where it did more harm than good."""
 
     repair: Repair
     outcomes: tuple[LayerOutcome, ...]
+    left_out: bool = False
 
 
 def refit(
@@ -92,7 +98,7 @@ def _unless_worse(
     model, repaired, batches: Sequence[Batch], dense: DenseRun, keep: Sequence[np.ndarray], done: Refit
 ) -> Refit:
     """`done`, or no repair at all where the model that it gives is expected to be right less often on held-out text, by
-    more than one standard error.
+    more than `GUARD_ERRORS` standard errors.
 
     Where little is left of the layers, each local optimum can lead further away from the dense model's classes.
     """
@@ -104,17 +110,18 @@ def _unless_worse(
         untouched.append(_repair_(block, Correction.nothing(len(kept), block.down_bias)))
     losses = _held_out_losses((plain, repaired), batches, dense)
     worse = losses[1] - losses[0]
-    if worse.mean() <= worse.std() / math.sqrt(len(worse)):
+    if len(worse) < 2 or worse.mean() <= GUARD_ERRORS * worse.std(ddof=1) / math.sqrt(len(worse)):
         return done
     outcomes = [replace(one, mode=NONE, ridge=None, error=one.masked_error) for one in done.outcomes]
-    return Refit(Repair(tuple(untouched)), tuple(outcomes))
+    return Refit(Repair(tuple(untouched)), tuple(outcomes), left_out=True)
 
 
 @torch.no_grad()
 def _held_out_losses(models: Sequence, batches: Sequence[Batch], dense: DenseRun) -> list[np.ndarray]:
     """Each model's expected loss of accuracy by held-out sentence, (sentences,)."""
-    step = max(1, _held_out_tokens(batches) // GUARD_TOKENS)
     chosen = [(batch, logits) for batch, logits in zip(batches, dense.logits, strict=True) if batch.held_out.any()]
+    sentences = sum(int(batch.held_out.sum()) for batch, _ in chosen)
+    step = max(1, min(_held_out_tokens(batches) // GUARD_TOKENS, sentences // GUARD_SENTENCES))
     expected = _probabilities([logits[batch.held_out] for batch, logits in chosen[::step]])
     losses = []
     for model in models:

@@ -13,7 +13,7 @@ class SpilledTensors:
     """Float32 tensors in an unnamed temporary file, which goes with this object; each comes back to its own device."""
 
     def __init__(self) -> None:
-        self._file: Any = tempfile.TemporaryFile(prefix="anatomy-")  # noqa: SIM115, it is to outlive this call
+        self._file: Any = None
         self._places: list[tuple[int, torch.Size, torch.device]] = []
         self._end = 0
 
@@ -25,12 +25,14 @@ class SpilledTensors:
         """
         content = tensor.detach().to("cpu", torch.float32).contiguous().numpy().data.cast("B")
         try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="anatomy-")  # noqa: SIM115, it is to outlive this call
             self._file.seek(self._end)
             self._file.write(content)
             self._file.flush()
         except OSError as error:
             raise AnatomyError(
-                f"calibration needs temporary disk space in {tempfile.gettempdir()}: {error.strerror} after "
+                f"calibration needs temporary disk space in {_place()}: {error.strerror} after "
                 f"{self._end / 2**20:.0f} MB; next step: set TMPDIR to a larger disk, or give fewer "
                 "--calibration-examples"
             ) from error
@@ -41,8 +43,13 @@ class SpilledTensors:
         place, shape, device = self._places[index]
         self._file.seek(place)
         values = np.empty(shape, dtype=np.float32)
-        self._file.readinto(values.data.cast("B"))
+        if self._file.readinto(values.data.cast("B")) != values.nbytes:
+            raise AnatomyError("the temporary file of the calibration was cut off; next step: check the disk of TMPDIR")
         return torch.from_numpy(values).to(device)
 
-    def __len__(self) -> int:
-        return len(self._places)
+
+def _place() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return "TMPDIR, which names no directory that can be written"

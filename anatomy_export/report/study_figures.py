@@ -175,7 +175,7 @@ def _seconds(study: Study) -> Figure | None:
         summary=_seconds_summary(timed, dense),
         notes=(
             f"Masked models of full size, by {first.engine}" + (f" on {first.device}." if first.device else "."),
-            "Seconds are the dense model's ÷ the ratio of both in the same rounds.",
+            *(["Seconds are the dense model's ÷ the ratio of both in the same rounds."] if dense else []),
         ),
     )
 
