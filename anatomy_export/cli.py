@@ -11,10 +11,7 @@ from rich.table import Table
 from anatomy_export import __version__
 from anatomy_export.cli_bench import bench, doctor
 from anatomy_export.cli_common import (
-    CALIBRATION_METHODS,
     CRITERION_NAMES,
-    INT8_METHODS,
-    PRECISIONS,
     AnatomyCommand,
     AnatomyGroup,
     alignment,
@@ -27,6 +24,7 @@ from anatomy_export.cli_common import (
     share,
 )
 from anatomy_export.cli_onnx import slice_onnx
+from anatomy_export.cli_precision import precision_of, precision_options, refuse_precision_alone
 from anatomy_export.cli_report import report
 from anatomy_export.cli_study import pareto, score, study
 from anatomy_export.cli_verify import verify
@@ -122,24 +120,7 @@ Examples:
 @click.option("--plan", type=click.Path(path_type=Path), help="Replay a plan.json.")
 @click.option("--fuse", type=click.Choice(["ort", "none"]), default="ort", show_default=True)
 @click.option("--exporter", type=click.Choice(["dynamo", "optimum"]), default="dynamo", show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Of the file that ships: fp16 for CUDA, int8 for CPUs. Converted once the fp32 file is verified.",
-)
-@click.option(
-    "--int8", type=click.Choice(INT8_METHODS), help="Ranges of activations: of each call (default), or fixed."
-)
-@click.option(
-    "--int8-calibration", type=click.Choice(CALIBRATION_METHODS), help="Of --int8 static. Default: percentile."
-)
-@click.option(
-    "--max-precision-drop",
-    type=click.FloatRange(min=0, max=100),
-    help="Points of accuracy that --precision may lose against the fp32 file. Default: 1.",
-)
+@precision_options
 @click.option("--ort-format", is_flag=True, help="Also write model.ort, ONNX Runtime's own format, for phones.")
 @click.option("--with-checkpoint", is_flag=True, help="Keep the torch checkpoint in the bundle.")
 @click.option("--allow-random-head", is_flag=True, help="Export a checkpoint that has no classification head.")
@@ -154,7 +135,7 @@ def export(**options) -> None:
     as_json = options.pop("as_json")
     if options["align"] is not None:
         options["align"] = width_multiple(options["align"])
-    taken: dict[str, Any] = {"precision": _precision(options)}
+    taken: dict[str, Any] = {"precision": precision_of(options)}
     score = {name: options[name] for name in ScoreOptions.__dataclass_fields__ if options[name] is not None}
     taken["score"] = score
     taken["data"] = DataOptions(**{name: options[name] for name in DataOptions.__dataclass_fields__})
@@ -167,17 +148,6 @@ def export(**options) -> None:
     else:
         Console().print(_result_table(result))
         click.echo(f"wrote {result.output}")
-
-
-def _precision(options: dict):
-    from anatomy_export.exporter.precision import chosen_precision
-
-    return chosen_precision(
-        options["precision"],
-        int8=options["int8"],
-        calibration=options["int8_calibration"],
-        max_drop=options["max_precision_drop"],
-    )
 
 
 def _refuse_contradictions(options: dict) -> None:
@@ -195,12 +165,7 @@ def _refuse_contradictions(options: dict) -> None:
         if not options["data"]:
             refuse_alone("unlabelled", "--data")
         refuse_together("--unlabelled", "measures no accuracy", ("label_column", "split_column", "eval_examples"))
-    if options["precision"] != "int8":
-        refuse_alone("int8", "--precision int8")
-    if options["int8"] != "static":
-        refuse_alone("int8_calibration", "--int8 static")
-    if options["precision"] == "fp32":
-        refuse_alone("max_precision_drop", "--precision fp16 or int8")
+    refuse_precision_alone(options)
     if options["target_speedup"] is not None:
         if options["precision"] != "fp32":
             raise click.UsageError("--target-speedup is timed in fp32: leave --precision out.")

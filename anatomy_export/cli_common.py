@@ -24,7 +24,6 @@ EXTRA_OF_PACKAGE = {
             "filelock",
             "onnxruntime",
             "onnxscript",
-            "pandas",
             "psutil",
             "torch",
             "transformers",
@@ -34,14 +33,13 @@ EXTRA_OF_PACKAGE = {
     "matplotlib": "report",
     "openvino": "openvino",
     "optimum": "optimum",
+    "pandas": "data",
     "plotly": "report",
     "tokenizers": "edge",
 }
 
 RETRY_S = 0.01
 PRECISIONS = ("fp32", "fp16", "int8")
-INT8_METHODS = ("dynamic", "static")
-CALIBRATION_METHODS = ("percentile", "entropy")
 CRITERION_NAMES = (
     "anatomy",
     "anatomy-activation",
@@ -65,7 +63,12 @@ _DATA_OPTIONS = (
 
 def data_options(command):
     """Decorate a command with the options that name labelled text."""
-    for option in reversed(_DATA_OPTIONS):
+    return decorated(command, _DATA_OPTIONS)
+
+
+def decorated(command, options):
+    """A command with these options, in their order in `--help`."""
+    for option in reversed(options):
         command = option(command)
     return command
 

@@ -2,21 +2,31 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from anatomy_export.cli_common import CRITERION_NAMES, PRECISIONS, AnatomyCommand, refuse_alone, refuse_together, share
+from anatomy_export.cli_common import (
+    CRITERION_NAMES,
+    AnatomyCommand,
+    data_options,
+    refuse_alone,
+    refuse_together,
+    share,
+)
+from anatomy_export.cli_precision import precision_of, precision_options, refuse_precision_alone
 from anatomy_export.progress import Progress
 
-OF_ANATOMY = ("tokenizer", "probes", "strong_threshold")
+OF_ANATOMY = ("probes", "strong_threshold")
+OF_DATA = ("data", "text_column", "label_column", "split_column", "max_length", "eval_examples")
 _SLICE_EPILOG = """\b
 Examples:
   anatomy slice-onnx model.onnx --plan exports/bert-slice/plan.json -o sliced.onnx
   anatomy slice-onnx model.onnx --plan plan.json --dry-run
   anatomy slice-onnx model.onnx --keep-ratio 0.5 --criterion magnitude --save-plan plan.json -o sliced.onnx
-  anatomy slice-onnx model.onnx --plan plan.json --precision int8 -o sliced-int8.onnx
+  anatomy slice-onnx model.onnx --plan plan.json --precision int8 --data reviews.csv -o sliced-int8.onnx
   anatomy slice-onnx model.onnx --keep-ratio 0.5 --criterion anatomy --tokenizer tokenizer.json -o sliced.onnx
 """
 
@@ -35,16 +45,17 @@ Examples:
 )
 @click.option("--align", type=click.IntRange(min=1), default=16, show_default=True, help="Of --keep-ratio.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --criterion random.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Of --criterion anatomy. [default: beside MODEL]")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json, for --data and --criterion anatomy. [default: beside MODEL]",
+)
 @click.option("--probes", help="Of --criterion anatomy: a text file, one sentence a line. [default: ten reviews]")
 @click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Of --criterion anatomy.")
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Of the output: fp16 for CUDA, int8 (dynamic) for CPUs; needs onnxruntime. Accuracy is yours to measure.",
-)
+@precision_options
+@data_options
+@click.option("--max-length", type=click.IntRange(min=2), help="Tokens of a text that are read. Default: 128.")
+@click.option("--eval-examples", type=click.IntRange(min=1), help="Of --data: test examples. Default: all.")
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan of --keep-ratio too.")
 @click.option("--force", is_flag=True, help="Replace an earlier output.")
 @click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
@@ -52,11 +63,14 @@ Examples:
 def slice_onnx(**options) -> None:
     """Cut the FFNs of an ONNX file by a plan, whatever exported it."""
     _refuse_contradictions(options)
-    from anatomy_export.exporter.onnx_surgery import SliceRequest, run_slice
+    from anatomy_export.exporter.request import DataOptions
+    from anatomy_export.exporter.slice_job import SliceRequest, run_slice
 
-    as_json = options.pop("as_json")
-    result = run_slice(SliceRequest(**options), Progress())
-    if as_json:
+    taken: dict[str, Any] = {"precision": precision_of(options)}
+    taken["data"] = DataOptions(**{name: options[name] for name in OF_DATA})
+    names = SliceRequest.__dataclass_fields__.keys() - taken.keys()
+    result = run_slice(SliceRequest(**{name: options[name] for name in names}, **taken), Progress())
+    if options["as_json"]:
         click.echo(json.dumps(result.as_dict()))
         return
     Console().print(_table(result))
@@ -73,6 +87,15 @@ def _refuse_contradictions(options: dict) -> None:
     for criterion, names in (("random", ("seed",)), ("anatomy", OF_ANATOMY)):
         for name in names if options["plan"] is None and options["criterion"] != criterion else ():
             refuse_alone(name, f"--criterion {criterion}")
+    refuse_precision_alone(options)
+    if options["precision"] == "fp32":
+        refuse_alone("data", "--precision fp16 or int8")
+    if options["data"] is None:
+        for name in ("text_column", "label_column", "split_column", "eval_examples"):
+            refuse_alone(name, "--data")
+        if options["plan"] or options["criterion"] != "anatomy":
+            for name in ("tokenizer", "max_length"):
+                refuse_alone(name, "--data or --criterion anatomy")
     if options["dry_run"]:
         refuse_together("--dry-run", "writes nothing", ("output", "save_plan", "force", "precision"))
     elif options["output"] is None:
@@ -89,4 +112,8 @@ def _table(result) -> Table:
     if after is not None:
         table.add_section()
         table.add_row("MB", f"{before / 1e6:,.2f}", f"{after / 1e6:,.2f}", f"{(after - before) / before:+.1%}")
+    if result.judged is not None:
+        fp32, found = 100 * result.judged.accuracy_fp32, 100 * result.judged.accuracy
+        agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts"
+        table.add_row(f"accuracy, fp32 → {result.precision}", f"{fp32:.2f}", f"{found:.2f}", agreed)
     return table

@@ -205,7 +205,7 @@ def _read_table(path: Path):
     try:
         import pandas as pd
     except ImportError as error:
-        raise MissingExtraError("pandas", "cpu") from error
+        raise MissingExtraError("pandas", "data") from error
     literal: dict = {"keep_default_na": False, "na_values": [""]}  # "None" and "NA" are words of a text
     readers = {
         ".csv": lambda file: pd.read_csv(file, **literal),

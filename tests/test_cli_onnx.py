@@ -140,7 +140,9 @@ def test_another_precision_is_that_of_the_cut_file(precision, files):
     folder = files / "lowered"
     result = run(*plain, folder / "m.onnx", "--precision", precision)
     assert result.exit_code == 0, result.stderr
-    assert f"what {precision} costs in accuracy is not measured here" in result.stderr
+    assert (
+        f"what {precision} costs in accuracy is not measured; next step: pass labelled text as --data" in result.stderr
+    )
     assert [path.name for path in folder.iterdir()] == ["m.onnx"]
     inputs = {
         value.name: np.random.default_rng(0).standard_normal(

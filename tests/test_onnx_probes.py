@@ -11,6 +11,7 @@ from test_onnx_surgery_exports import EXPORTERS
 
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_probes import anatomy_of_graph
+from anatomy_export.exporter.onnx_texts import TextReader
 from anatomy_export.exporter.plan import ratio_plan, read_plan
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import preset_setup
@@ -37,7 +38,7 @@ def exported(tmp_path_factory):
 def test_the_graphs_anatomy_is_that_of_torch(family, exported):
     checkpoint, folder = exported[family]
     found, rule = anatomy_of_graph(
-        OnnxModel(folder / "model.onnx"), folder / "tokenizer.json", PROBES, strong_threshold=0.35, max_length=128
+        OnnxModel(folder / "model.onnx"), TextReader(folder / "tokenizer.json"), PROBES, strong_threshold=0.35
     )
     expected = score_anatomy(checkpoint, PROBES)
     assert rule == RULES[family]
@@ -72,7 +73,7 @@ def refusal(folder, model, *arguments) -> str:
 def test_a_missing_tokenizer_is_refused(exported, tmp_path):
     _, folder = exported["bert"]
     message = refusal(tmp_path, folder / "model.onnx", "--tokenizer", tmp_path / "none.json")
-    assert "none.json, which cannot be used" in message
+    assert "none.json cannot be used to read text" in message
     assert "pass the model's tokenizer.json as --tokenizer" in message
 
 
@@ -97,7 +98,7 @@ def test_a_classifier_of_all_tokens_is_refused(exported, tmp_path):
     assert "use --criterion magnitude" in message
 
 
-@pytest.mark.parametrize("option", [("--probes", "p"), ("--tokenizer", "t"), ("--strong-threshold", "0.3")])
+@pytest.mark.parametrize("option", [("--probes", "p"), ("--strong-threshold", "0.3")])
 def test_options_of_anatomy_stand_beside_it_only(option, tmp_path):
     result = run("slice-onnx", "m.onnx", "--keep-ratio", "0.5", "-o", tmp_path / "o", *option)
     assert result.exit_code == 2

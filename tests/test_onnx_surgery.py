@@ -15,9 +15,9 @@ from rich.console import Console
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_model import OnnxModel
-from anatomy_export.exporter.onnx_surgery import SliceRequest, run_slice
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.repair import LayerRepair, Repair
+from anatomy_export.exporter.slice_job import SliceRequest, run_slice
 from anatomy_export.progress import Progress
 
 KEEP = ((0, 3, 9), (1, 2, 4, 5, 7))

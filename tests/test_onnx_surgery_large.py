@@ -20,7 +20,7 @@ MIB = 2**20
 CODE = """
 import json, sys
 from pathlib import Path
-from anatomy_export.exporter.onnx_surgery import SliceRequest, run_slice
+from anatomy_export.exporter.slice_job import SliceRequest, run_slice
 from anatomy_export.progress import Progress
 progress = Progress()
 result = run_slice(SliceRequest(Path("m.onnx"), Path("out.onnx"), Path("plan.json")), progress)

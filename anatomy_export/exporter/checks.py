@@ -11,7 +11,7 @@ from anatomy_export.data import Dataset, Examples
 from anatomy_export.exporter.bundle import reference_tolerance
 from anatomy_export.exporter.evaluate import OnnxClassifier, save_ort_format
 from anatomy_export.exporter.plan import PrunePlan
-from anatomy_export.exporter.precision import PrecisionReport, convert_precision
+from anatomy_export.exporter.precision import PrecisionReport, convert_precision, precision_report
 from anatomy_export.exporter.prune import mask_neurons_
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ExportRequest
@@ -123,14 +123,12 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
     with job.progress.stage(f"compare {wanted.name} with fp32 on {len(texts)} texts"):
         classes, expected = (one.logits(texts).argmax(-1) for one in (shipped, fp32))
     labels = None if examples is None else np.array(examples.labels)
-    report = PrecisionReport(
-        name=wanted.name,
-        conversion=conversion,
-        texts=len(texts),
-        agreement=float((classes == expected).mean()),
-        accuracy=None if labels is None else float((classes == labels).mean()),
-        accuracy_fp32=None if labels is None else float((expected == labels).mean()),
-        max_drop=wanted.max_drop,
+    report = precision_report(
+        wanted,
+        conversion,
+        classes=classes,
+        expected=expected,
+        labels=labels,
         size_bytes=onnx_bytes(job.staging),
         size_bytes_fp32=size,
     )

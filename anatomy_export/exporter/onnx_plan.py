@@ -1,7 +1,6 @@
 """A plan from an ONNX file alone, for where there is neither torch nor data: from its weights, or from probes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -9,22 +8,28 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import UNIFORM, uniform_widths
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_probes import anatomy_of_graph
+from anatomy_export.exporter.onnx_texts import TextReader
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, ratio_plan
 from anatomy_export.exporter.thresholds import preset_setup
 
 WEIGHT_CRITERIA = ("magnitude", "random")
-MAX_LENGTH = 128
 
 
 def probes_plan(
-    model: OnnxModel, tokenizer: Path, probes: Sequence[str], *, keep_ratio: float, align: int, strong_threshold: float
+    model: OnnxModel,
+    reader: TextReader,
+    probes: Sequence[str],
+    *,
+    keep_ratio: float,
+    align: int,
+    strong_threshold: float,
 ) -> PrunePlan:
     """Keep the same share of every layer by the paper's ranking, strong neurons first: as `ratio_plan` in torch.
 
     Raises:
         AnatomyError: see `anatomy_of_graph` and `ratio_plan`.
     """
-    anatomy, rule = anatomy_of_graph(model, tokenizer, probes, strong_threshold=strong_threshold, max_length=MAX_LENGTH)
+    anatomy, rule = anatomy_of_graph(model, reader, probes, strong_threshold=strong_threshold)
     setup = preset_setup(f"{rule}-1", rule, anatomy.num_layers)
     return ratio_plan(anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, align=align)
 

@@ -1,25 +1,24 @@
 """The anatomy of a model of which there is only an ONNX file: its probes run through ONNX Runtime, without torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 
-from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.onnx_ffn import PASSING, SKIP_NORMS
 from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, operator
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
+from anatomy_export.exporter.onnx_texts import HINT, TextReader, TextSession, logits_name
 
 NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
 MOVED, MOVE = "anatomy_moved_state", "anatomy_move"
 LEAST_EFFECT = 1e-3
-HINT = "next step: make a plan with anatomy-export and pass it as --plan"
 
 
 def anatomy_of_graph(
-    model: OnnxModel, tokenizer: Path, probes: Sequence[str], *, strong_threshold: float, max_length: int
+    model: OnnxModel, reader: TextReader, probes: Sequence[str], *, strong_threshold: float
 ) -> tuple[Anatomy, str]:
     """Cosine similarity of every FFN neuron with the token that the classifier reads, and the paper's rule for it:
     "bert" where that is the first token, "gpt2" where it is the last.
@@ -28,11 +27,11 @@ def anatomy_of_graph(
     the layers are not measured (NaN); only thresholds need them.
 
     Raises:
-        AnatomyError: no tokenizer, no norm after the last FFN, or the logits depend on another or on several tokens.
-        MissingExtraError: onnxruntime or tokenizers is not installed.
+        AnatomyError: no norm after the last FFN, or the logits depend on another or on several tokens.
+        MissingExtraError: onnxruntime is not installed.
     """
-    run = _ProbeRun(model, tokenizer, max_length)
-    rule = run.rule(max(probes, key=run.count))
+    run = _ProbeRun(model, reader)
+    rule = run.rule(max(probes, key=run.reader.count))
     targets = np.stack([run.state(probe)[0 if rule == "bert" else -1] for probe in probes])
     with damage_is_refused(model.path):
         neurons = tuple(_cosine(ffn.down_weight().astype(np.float32), targets) for ffn in model.ffns)
@@ -49,39 +48,13 @@ def _cosine(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
 class _ProbeRun:
     """The graph in ONNX Runtime, with the state after its last norm as an output that can be moved."""
 
-    def __init__(self, model: OnnxModel, tokenizer: Path, max_length: int):
-        try:
-            import onnxruntime
-            import tokenizers
-        except ImportError as error:
-            raise MissingExtraError(str(error.name), "edge") from error
-        try:
-            self.tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
-        except Exception as error:
-            raise AnatomyError(
-                f"criterion 'anatomy' reads probes with {tokenizer}, which cannot be used ({first_line(error)[:200]}); "
-                "next step: pass the model's tokenizer.json as --tokenizer"
-            ) from error
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(max_length)
+    def __init__(self, model: OnnxModel, reader: TextReader):
+        self.reader = reader
         self.hidden = model.ffns[-1].hidden
         with damage_is_refused(model.path):
             probed, self.state_name = _with_moved_state(model)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
-        try:
-            self.session = onnxruntime.InferenceSession(
-                probed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise AnatomyError(f"{model.path}: ONNX Runtime refuses it ({first_line(error)[:200]}); {HINT}") from error
-        outputs = [value.name for value in model.proto.graph.output]
-        self.logits_name = "logits" if "logits" in outputs else outputs[0]
-
-    def count(self, probe: str) -> int:
-        """Tokens of a probe."""
-        return len(self.tokenizer.encode(probe).ids)
+        self.session = TextSession(probed.SerializeToString(), str(model.path), folder=model.folder)
+        self.logits_name = logits_name(model.proto)
 
     def state(self, probe: str) -> np.ndarray:
         """(tokens, d) after the last norm."""
@@ -89,7 +62,7 @@ class _ProbeRun:
 
     def rule(self, probe: str) -> str:
         """By which token of a probe the logits change."""
-        if self.count(probe) < 2:
+        if self.reader.count(probe) < 2:
             raise AnatomyError(
                 "criterion 'anatomy' needs a probe of two tokens or more; next step: write longer --probes"
             )
@@ -110,27 +83,10 @@ class _ProbeRun:
         )
 
     def _run(self, probe: str, move: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        one = self.tokenizer.encode(probe)
-        ids = np.array([one.ids], np.int64)
-        known = {
-            "input_ids": ids,
-            "attention_mask": np.array([one.attention_mask], np.int64),
-            "token_type_ids": np.array([one.type_ids], np.int64),
-            "position_ids": np.arange(ids.shape[1], dtype=np.int64)[None],
-            MOVE: np.zeros((1, ids.shape[1], self.hidden), np.float32) if move is None else move,
-        }
-        wanted = {value.name: value.type for value in self.session.get_inputs()}
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
-            raise AnatomyError(f"the graph asks for an input '{unknown[0]}' that probes do not give; {HINT}")
-        inputs = {
-            name: known[name].astype(np.int32) if kind == "tensor(int32)" else known[name]
-            for name, kind in wanted.items()
-        }
-        try:
-            state, logits = self.session.run([self.state_name, self.logits_name], inputs)
-        except Exception as error:
-            raise AnatomyError(f"ONNX Runtime failed on a probe ({first_line(error)[:200]}); {HINT}") from error
+        inputs = self.reader.inputs(probe)
+        shape = (1, inputs["input_ids"].shape[1], self.hidden)
+        known = {**inputs, MOVE: np.zeros(shape, np.float32) if move is None else move}
+        state, logits = self.session.run([self.state_name, self.logits_name], known)
         return state[0], logits[0]
 
 

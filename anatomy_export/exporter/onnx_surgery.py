@@ -11,37 +11,13 @@ from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
-from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
 from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
-from anatomy_export.exporter.plan import PrunePlan, read_plan
-from anatomy_export.exporter.precision import FP32, Precision, chosen_precision, convert_precision
-from anatomy_export.exporter.repair import Repair, read_repair
-from anatomy_export.files import staged_file, write_atomic
-from anatomy_export.probes import load_probes
+from anatomy_export.exporter.onnx_texts import Judge, TextSession
+from anatomy_export.exporter.plan import PrunePlan
+from anatomy_export.exporter.precision import FP32, Precision, PrecisionReport, convert_precision
+from anatomy_export.exporter.repair import Repair
+from anatomy_export.files import staged_file
 from anatomy_export.progress import Progress
-
-
-@dataclass(frozen=True)
-class SliceRequest:
-    """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the file.
-
-    `tokenizer`, None for the tokenizer.json beside the model, `probes` and `strong_threshold` are of criterion anatomy.
-    """
-
-    model: Path
-    output: Path | None = None
-    plan: Path | None = None
-    keep_ratio: float | None = None
-    criterion: str = "magnitude"
-    align: int = 16
-    seed: int = 0
-    tokenizer: Path | None = None
-    probes: str | None = None
-    strong_threshold: float = 0.35
-    precision: str = "fp32"
-    save_plan: Path | None = None
-    force: bool = False
-    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +41,7 @@ class SliceResult:
     source_fingerprint: str
     fingerprint: str | None
     precision: str = "fp32"
+    judged: PrecisionReport | None = None
 
     def as_dict(self) -> dict:
         """The value of `--json`."""
@@ -80,50 +57,8 @@ class SliceResult:
             "source_fingerprint": self.source_fingerprint,
             "fingerprint": self.fingerprint,
             "precision": self.precision,
+            "precision_report": None if self.judged is None else asdict(self.judged),
         }
-
-
-def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
-    """Open the model, read or make the plan, cut, write.
-
-    Raises:
-        AnatomyError: see `slice_onnx`.
-    """
-    with progress.stage(f"read {request.model.name}"):
-        given = None if request.plan is None else read_plan(request.plan)
-        repair = None if given is None or request.plan is None else read_repair(given, request.plan.parent)
-        model = OnnxModel(request.model)
-    plan = _own_plan(request, model, progress) if given is None else given
-    if plan.removed == 0:
-        progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    precision = chosen_precision(request.precision)
-    if precision.converts and request.output is not None:
-        progress.note(
-            f"note: what {precision.name} costs in accuracy is not measured here; next step: try it on your data"
-        )
-    result = slice_onnx(
-        model, plan, repair, request.output, precision=precision, force=request.force, progress=progress
-    )
-    if request.save_plan is not None:
-        write_atomic(request.save_plan, plan.to_json())
-    return result
-
-
-def _own_plan(request: SliceRequest, model: OnnxModel, progress: Progress) -> PrunePlan:
-    ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
-    with progress.stage(f"rank neurons by {request.criterion}"):
-        if request.criterion == "anatomy":
-            return probes_plan(
-                model,
-                request.tokenizer or model.folder / "tokenizer.json",
-                load_probes(request.probes),
-                keep_ratio=ratio,
-                align=request.align,
-                strong_threshold=request.strong_threshold,
-            )
-        return weights_plan(
-            model, criterion=request.criterion, keep_ratio=ratio, align=request.align, seed=request.seed
-        )
 
 
 def slice_onnx(
@@ -133,6 +68,7 @@ def slice_onnx(
     output: Path | None,
     *,
     precision: Precision = FP32,
+    judge: Judge | None = None,
     force: bool = False,
     progress: Progress,
 ) -> SliceResult:
@@ -140,9 +76,11 @@ def slice_onnx(
 
     Args:
         precision: of the file that is written, lowered once the cut is checked.
+        judge: what accuracy the lower precision may cost is measured by; None measures nothing.
 
     Raises:
         AnatomyError: the plan is not for this model, a planned layer cannot be cut, or the result is not valid.
+        VerifyError: the lower precision loses more accuracy than it may.
         MissingExtraError: another precision, but no onnxruntime.
     """
     model.check_layers(len(plan.layers))
@@ -155,16 +93,18 @@ def slice_onnx(
         LayerCut(layer.layer, layer.width, len(layer.keep), ffn.found_as)
         for layer, ffn in zip(plan.layers, model.ffns, strict=True)
     )
-    fingerprint = after = None
+    fingerprint = after = judged = None
     if output is not None:
         _refuse_own_files(model, output)
         with staged_file(output, force) as staged:
             if precision.converts:
-                fingerprint = _cut_and_convert(model, plan, repair, staged, precision, progress)
+                fingerprint, judged = _cut_and_convert(model, plan, repair, staged, precision, judge, progress)
             else:
                 fingerprint = _cut_and_write(model, plan, repair, staged, progress)
             after = sum(path.stat().st_size for path in staged.parent.iterdir())
-    return SliceResult(output, layers, (before, after), plan.sha256, source_fingerprint, fingerprint, precision.name)
+    return SliceResult(
+        output, layers, (before, after), plan.sha256, source_fingerprint, fingerprint, precision.name, judged
+    )
 
 
 def _refuse_own_files(model: OnnxModel, output: Path) -> None:
@@ -186,12 +126,21 @@ def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
 
 
 def _cut_and_convert(
-    model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, precision: Precision, progress: Progress
-) -> str:
-    """Cut in float32, then write that in another precision to `staged`; returns the fingerprint of the float32 weights.
+    model: OnnxModel,
+    plan: PrunePlan,
+    repair: Repair | None,
+    staged: Path,
+    precision: Precision,
+    judge: Judge | None,
+    progress: Progress,
+) -> tuple[str, PrecisionReport | None]:
+    """Cut in float32, then write that in another precision to `staged`.
+
+    Returns:
+        The fingerprint of the float32 weights, and what the precision costs, where that is judged.
 
     Raises:
-        AnatomyError: the file's weights are not float32.
+        AnatomyError: the file's weights are not float32. VerifyError: it loses more accuracy than it may.
     """
     if not all(ffn.is_float32 for ffn in model.ffns):
         raise AnatomyError(
@@ -202,24 +151,15 @@ def _cut_and_convert(
         cut = Path(folder) / "cut.onnx"
         fingerprint = _cut_and_write(model, plan, repair, cut, progress)
         with progress.stage(f"convert to {precision.name}"):
-            convert_precision(cut, staged, precision)
-            _check_opens(staged, precision)
-    return fingerprint
-
-
-def _check_opens(path: Path, precision: Precision) -> None:
-    """Raise AnatomyError where ONNX Runtime does not take the converted file."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise AnatomyError(
-            f"ONNX Runtime refuses the {precision.name} file ({first_line(error)[:200]}); "
-            "next step: leave --precision out"
-        ) from error
+            calibration = judge.calibration_inputs() if judge is not None and precision.calibrated else ()
+            conversion = convert_precision(cut, staged, precision, calibration)
+            TextSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
+        if judge is None:
+            return fingerprint, None
+        with progress.stage(f"compare {precision.name} with fp32 on {len(judge.test)} texts"):
+            report = judge.report(cut, staged, precision, conversion)
+            report.raise_for_drop()
+    return fingerprint, report
 
 
 def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress) -> str:

@@ -89,6 +89,34 @@ class PrecisionReport:
             )
 
 
+def precision_report(
+    wanted: Precision,
+    conversion: dict,
+    *,
+    classes: np.ndarray,
+    expected: np.ndarray,
+    labels: np.ndarray | None,
+    size_bytes: int,
+    size_bytes_fp32: int,
+) -> PrecisionReport:
+    """What a conversion costs, by the `classes` that the converted file gives to texts, each (texts,).
+
+    Args:
+        expected: the classes by the fp32 file. labels: the right ones, None where they are not known.
+    """
+    return PrecisionReport(
+        name=wanted.name,
+        conversion=conversion,
+        texts=len(classes),
+        agreement=float((classes == expected).mean()),
+        accuracy=None if labels is None else float((classes == labels).mean()),
+        accuracy_fp32=None if labels is None else float((expected == labels).mean()),
+        max_drop=wanted.max_drop,
+        size_bytes=size_bytes,
+        size_bytes_fp32=size_bytes_fp32,
+    )
+
+
 def chosen_precision(
     name: str = "fp32", *, int8: str | None = None, calibration: str | None = None, max_drop: float | None = None
 ) -> Precision:

@@ -1,0 +1,173 @@
+"""Text through an ONNX file of any origin: a tokenizer.json and ONNX Runtime on the CPU, without torch."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from anatomy_export.data import Examples
+from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.exporter.precision import Batch, Precision, PrecisionReport, precision_report
+
+MAX_LENGTH = 128
+CALIBRATION_TEXTS = 256
+HINT = "next step: make a plan with anatomy-export and pass it as --plan"
+
+
+class TextReader:
+    """A tokenizer.json that reads one text at a time, cut to `max_length` tokens, without padding.
+
+    Raises:
+        AnatomyError: the file cannot be used. MissingExtraError: tokenizers is not installed.
+    """
+
+    def __init__(self, tokenizer: Path, max_length: int = MAX_LENGTH):
+        try:
+            import tokenizers
+        except ImportError as error:
+            raise MissingExtraError(str(error.name), "edge") from error
+        try:
+            self.tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer))
+        except Exception as error:
+            raise AnatomyError(
+                f"{tokenizer} cannot be used to read text ({first_line(error)[:200]}); "
+                "next step: pass the model's tokenizer.json as --tokenizer"
+            ) from error
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.tokenizer.encode(text).ids)
+
+    def inputs(self, text: str) -> Batch:
+        """Whatever a graph may ask for, each (1, tokens) int64."""
+        one = self.tokenizer.encode(text)
+        rows = {
+            "input_ids": one.ids,
+            "attention_mask": one.attention_mask,
+            "token_type_ids": one.type_ids,
+            "position_ids": range(len(one.ids)),
+        }
+        return {name: np.array([row], np.int64) for name, row in rows.items()}
+
+
+class TextSession:
+    """A graph in ONNX Runtime on the CPU; `folder` holds the external data of a graph that is given as bytes.
+
+    Raises:
+        AnatomyError: ONNX Runtime refuses the graph. MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, graph: Path | bytes, name: str, *, folder: Path | None = None, hint: str = HINT):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError(str(error.name), "edge") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        self.name, self.hint = name, hint
+        try:
+            self.session = onnxruntime.InferenceSession(
+                graph if isinstance(graph, bytes) else str(graph), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise AnatomyError(f"{name}: ONNX Runtime refuses it ({first_line(error)[:200]}); {hint}") from error
+
+    def run(self, outputs: Sequence[str], known: Batch) -> list[np.ndarray]:
+        """The named outputs, for those of the inputs `known` that the graph asks for, as the integers it wants.
+
+        Raises:
+            AnatomyError: it asks for another input, or ONNX Runtime fails.
+        """
+        wanted = {value.name: value.type for value in self.session.get_inputs()}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise AnatomyError(
+                f"{self.name}: the graph asks for an input '{unknown[0]}' that text does not give; {self.hint}"
+            )
+        inputs = {
+            name: known[name].astype(np.int32) if kind == "tensor(int32)" else known[name]
+            for name, kind in wanted.items()
+        }
+        try:
+            return self.session.run(list(outputs), inputs)
+        except Exception as error:
+            raise AnatomyError(
+                f"{self.name}: ONNX Runtime failed on a text ({first_line(error)[:200]}); {self.hint}"
+            ) from error
+
+
+def logits_name(model: onnx.ModelProto) -> str:
+    """The output that classifies: "logits", else the first."""
+    outputs = [value.name for value in model.graph.output]
+    return "logits" if "logits" in outputs else outputs[0]
+
+
+def label_ids(config: Path) -> dict[str, int]:
+    """The label names of a model by a transformers config.json; none where there is no such file."""
+    try:
+        named = json.loads(config.read_text(encoding="utf-8")).get("label2id") or {}
+        return {str(name): int(value) for name, value in named.items()}
+    except FileNotFoundError:
+        return {}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AnatomyError(f"{config} is damaged ({first_line(error)}); next step: restore or remove it") from error
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What another precision is judged by: labelled `test` texts; static ranges come from `calibration` texts."""
+
+    reader: TextReader
+    test: Examples
+    calibration: tuple[str, ...]
+
+    def calibration_inputs(self) -> list[Batch]:
+        """Each text's inputs, without padding."""
+        return [self.reader.inputs(text) for text in self.calibration]
+
+    def report(self, fp32: Path, made: Path, precision: Precision, conversion: dict) -> PrecisionReport:
+        """The file `made` against the file `fp32` that it was made from.
+
+        Raises:
+            AnatomyError: a graph does not run on text, has no logits, or fewer classes than the labels.
+        """
+        expected, count = self._classes(fp32, "the cut file")
+        found, _ = self._classes(made, f"the {precision.name} file")
+        labels = np.array(self.test.labels)
+        if labels.max() >= count:
+            raise AnatomyError(
+                f"label {labels.max()} is out of range for a file with {count} classes (valid 0–{count - 1}); "
+                "next step: check --label-column"
+            )
+        return precision_report(
+            precision,
+            conversion,
+            classes=found,
+            expected=expected,
+            labels=labels,
+            size_bytes=_size_bytes(made),
+            size_bytes_fp32=_size_bytes(fp32),
+        )
+
+    def _classes(self, graph: Path, name: str) -> tuple[np.ndarray, int]:
+        """(texts,) the class of each test text, and how many classes there are."""
+        output = logits_name(onnx.load(graph, load_external_data=False))
+        session = TextSession(graph, name, hint="next step: leave --data out")
+        rows = [session.run([output], self.reader.inputs(text))[0] for text in self.test.texts]
+        if any(row.ndim != 2 or len(row) != 1 for row in rows):
+            raise AnatomyError(
+                f"{name}: output '{output}' is {rows[0].shape}, expected logits (1, classes); {session.hint}"
+            )
+        return np.concatenate(rows).argmax(-1), rows[0].shape[1]
+
+
+def _size_bytes(path: Path) -> int:
+    """External weights included."""
+    return sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*"))

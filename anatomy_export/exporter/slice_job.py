@@ -1,0 +1,117 @@
+"""`anatomy slice-onnx` as a job: open the model, read or make the plan, cut, judge, write. Without torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anatomy_export.data import load_dataset
+from anatomy_export.exporter.onnx_model import OnnxModel
+from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
+from anatomy_export.exporter.onnx_surgery import SliceResult, slice_onnx
+from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, label_ids
+from anatomy_export.exporter.plan import PrunePlan, read_plan
+from anatomy_export.exporter.precision import FP32, Precision
+from anatomy_export.exporter.repair import read_repair
+from anatomy_export.exporter.request import DataOptions
+from anatomy_export.files import write_atomic
+from anatomy_export.probes import load_probes
+from anatomy_export.progress import Progress
+
+
+@dataclass(frozen=True)
+class SliceRequest:
+    """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the file.
+
+    `probes` and `strong_threshold` are of criterion anatomy. `data` is the labelled text that another `precision` is
+    judged on. Both read text with `tokenizer`, None for the tokenizer.json beside the model.
+    """
+
+    model: Path
+    output: Path | None = None
+    plan: Path | None = None
+    keep_ratio: float | None = None
+    criterion: str = "magnitude"
+    align: int = 16
+    seed: int = 0
+    probes: str | None = None
+    strong_threshold: float = 0.35
+    precision: Precision = FP32
+    data: DataOptions = field(default_factory=DataOptions)
+    tokenizer: Path | None = None
+    save_plan: Path | None = None
+    force: bool = False
+    dry_run: bool = False
+
+
+def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
+    """Open the model, read or make the plan, cut, write.
+
+    Raises:
+        AnatomyError: see `slice_onnx`.
+    """
+    with progress.stage(f"read {request.model.name}"):
+        given = None if request.plan is None else read_plan(request.plan)
+        repair = None if given is None or request.plan is None else read_repair(given, request.plan.parent)
+        model = OnnxModel(request.model)
+    reader = _reader(request, model)
+    plan = _own_plan(request, model, reader, progress) if given is None else given
+    if plan.removed == 0:
+        progress.note("note: the plan keeps every neuron, so the result computes what the model did")
+    judge = None
+    if request.precision.converts and request.output is not None:
+        judge = None if reader is None else _judge(request, model, reader)
+        if judge is None:
+            progress.note(
+                f"note: what {request.precision.name} costs in accuracy is not measured; "
+                "next step: pass labelled text as --data"
+            )
+    result = slice_onnx(
+        model,
+        plan,
+        repair,
+        request.output,
+        precision=request.precision,
+        judge=judge,
+        force=request.force,
+        progress=progress,
+    )
+    if request.save_plan is not None:
+        write_atomic(request.save_plan, plan.to_json())
+    return result
+
+
+def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:
+    """None where no text is read."""
+    if request.data.data is None and (request.plan is not None or request.criterion != "anatomy"):
+        return None
+    return TextReader(request.tokenizer or model.folder / "tokenizer.json", request.data.max_length or MAX_LENGTH)
+
+
+def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge | None:
+    options = request.data
+    if options.data is None:
+        return None
+    data = load_dataset(
+        options.data,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        split_column=options.split_column,
+        label_ids=label_ids(model.folder / "config.json"),
+    )
+    return Judge(reader, data.test.head(options.eval_examples), data.train.texts[:CALIBRATION_TEXTS])
+
+
+def _own_plan(request: SliceRequest, model: OnnxModel, reader: TextReader | None, progress: Progress) -> PrunePlan:
+    ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
+    with progress.stage(f"rank neurons by {request.criterion}"):
+        if reader is not None and request.criterion == "anatomy":
+            return probes_plan(
+                model,
+                reader,
+                load_probes(request.probes),
+                keep_ratio=ratio,
+                align=request.align,
+                strong_threshold=request.strong_threshold,
+            )
+        return weights_plan(
+            model, criterion=request.criterion, keep_ratio=ratio, align=request.align, seed=request.seed
+        )

@@ -1,0 +1,171 @@
+"""`anatomy slice-onnx --precision` with labelled text: what it costs is measured, and too much is refused."""
+
+import csv
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import WORDS, run, tiny_checkpoint
+from onnx_graphs import ffn_model
+from test_onnx_surgery_exports import EXPORTERS
+
+from anatomy_export.exporter.onnx_texts import TextReader, TextSession
+
+RATIO = ("--keep-ratio", "0.5", "--align", "1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model with its tokenizer; the fp32 cut; texts whose labels are the classes that the fp32 cut gives."""
+    folder = tmp_path_factory.mktemp("bert")
+    checkpoint = tiny_checkpoint("bert")
+    checkpoint.tokenizer.save_pretrained(folder)
+    with torch.no_grad():  # so that texts differ by more than a conversion changes
+        checkpoint.model.bert.embeddings.word_embeddings.weight.normal_(0, 1)
+        for layer in checkpoint.model.bert.encoder.layer:
+            layer.attention.self.value.weight.normal_(0, 0.5)
+    generator = np.random.default_rng(0)
+    texts = [" ".join(generator.choice(WORDS, generator.integers(2, 9))) for _ in range(400)]
+    logits = fp32_logits(checkpoint, folder, texts)
+    with torch.no_grad():  # so that either class is given to about half of the texts
+        checkpoint.model.classifier.bias -= torch.from_numpy(np.median(logits, axis=0))
+    labels = fp32_logits(checkpoint, folder, texts).argmax(-1).tolist()
+    assert {0, 1} <= set(labels)
+    write(folder / "texts.csv", texts, labels)
+    write(folder / "wide.csv", texts, [9, *labels[1:]], ["test"] * len(texts))
+    (folder / "calibrated.csv").write_text(
+        "text,label,split\n" + "".join(f"{text},{label},{split}\n" for text, label, split in splits(texts, labels))
+    )
+    return folder
+
+
+def fp32_logits(checkpoint, folder, texts):
+    """(texts, classes) of the cut of a fresh export."""
+    EXPORTERS["own, fused"](checkpoint, folder / "model.onnx")
+    assert run("slice-onnx", folder / "model.onnx", *RATIO, "-o", folder / "fp32.onnx", "--force").exit_code == 0
+    session, reader = TextSession(folder / "fp32.onnx", "fp32"), TextReader(folder / "tokenizer.json")
+    return np.concatenate([session.run(["logits"], reader.inputs(text))[0] for text in texts])
+
+
+def write(path, texts, labels, names=None):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "split"] if names else ["text", "label"])
+        writer.writerows(zip(texts, labels, names, strict=True) if names else zip(texts, labels, strict=True))
+
+
+def splits(texts, labels):
+    return [(*row, "train" if index % 2 else "test") for index, row in enumerate(zip(texts, labels, strict=True))]
+
+
+def lowered(folder, output, *arguments):
+    return run("slice-onnx", folder / "model.onnx", *RATIO, "-o", output, "--precision", *arguments)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp16", 0.9), ("int8", 0.6)])
+def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
+    result = lowered(
+        folder, tmp_path / "o.onnx", precision, "--data", folder / "texts.csv", "--max-precision-drop", "100", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)["precision_report"]
+    assert report["accuracy_fp32"] == 1.0
+    assert report["accuracy"] == report["agreement"] > least
+    assert report["texts"] == 80
+    assert report["size_bytes"] == (tmp_path / "o.onnx").stat().st_size
+    assert report["size_bytes_fp32"] == (folder / "fp32.onnx").stat().st_size
+    assert "not measured" not in result.stderr
+
+
+def test_the_table_shows_it(folder, tmp_path):
+    result = lowered(folder, tmp_path / "o.onnx", "fp16", "--data", folder / "texts.csv", "--eval-examples", "20")
+    assert "accuracy, fp32 → fp16" in result.stdout
+    assert "the same class on 20 texts" in " ".join(result.stdout.split())
+
+
+def test_too_great_a_drop_is_refused(folder, tmp_path):
+    """The labels are the fp32 file's own classes, so that each class that int8 changes is a loss."""
+    arguments = ("int8", "--data", folder / "texts.csv", "--eval-examples", "80", "--max-precision-drop")
+    allowed = lowered(folder, tmp_path / "o.onnx", *arguments, "100", "--json")
+    lost = 100 * (1 - json.loads(allowed.stdout)["precision_report"]["accuracy"])
+    assert lost > 0, "no class changed, so that nothing is tested"
+    refused = lowered(folder, tmp_path / "none.onnx", *arguments, f"{lost - 0.01:.4f}")
+    assert refused.exit_code == 1
+    assert f"int8 loses {lost:.2f} points of accuracy against the fp32 file" in refused.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "o.onnx"]
+
+
+def test_static_ranges_come_from_train_texts(folder, tmp_path):
+    arguments = ("--int8", "static", "--data", folder / "calibrated.csv", "--split-column", "split")
+    result = lowered(folder, tmp_path / "o.onnx", "int8", *arguments, "--max-precision-drop", "100", "--json")
+    assert result.exit_code == 0, result.stderr
+    conversion = json.loads(result.stdout)["precision_report"]["conversion"]
+    assert (conversion["method"], conversion["calibration_texts"]) == ("static", 200)
+    operators = {node.op_type for node in onnx.load(tmp_path / "o.onnx").graph.node}
+    assert "QuantizeLinear" in operators and "DynamicQuantizeLinear" not in operators
+
+
+def test_label_names_are_those_of_the_config(folder, tmp_path):
+    names = {"LABEL_0": "bad", "LABEL_1": "good"}
+    text = (folder / "texts.csv").read_text()
+    (tmp_path / "named.csv").write_text(text.replace(",0\n", ",bad\n").replace(",0\r\n", ",bad\r\n"))
+    (folder / "config.json").write_text(json.dumps({"label2id": {"bad": 0, names["LABEL_1"]: 1}}))
+    result = lowered(folder, tmp_path / "o.onnx", "fp16", "--data", tmp_path / "named.csv", "--json")
+    (folder / "config.json").unlink()
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["precision_report"]["accuracy_fp32"] == 1.0
+    without = lowered(folder, tmp_path / "p.onnx", "fp16", "--data", tmp_path / "named.csv")
+    assert without.exit_code == 1 and "label 'bad' is neither a class number" in without.stderr
+
+
+REFUSED = {
+    "no tokenizer": (["--data", "texts.csv", "--tokenizer", "none.json"], "none.json cannot be used to read text"),
+    "no data": (["--data", "none.csv"], "data none.csv: no such file"),
+    "label": (["--data", "wide.csv", "--split-column", "split"], "label 9 is out of range"),
+    "static without text": (["--int8", "static"], "takes its ranges from calibration text"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    arguments, message = REFUSED[case]
+    result = lowered(folder, tmp_path / "o.onnx", "int8", *arguments)
+    assert result.exit_code == 1 and message in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_reads_no_text_is_refused(folder, tmp_path):
+    onnx.save(ffn_model(), tmp_path / "m.onnx")
+    arguments = (
+        *RATIO,
+        "--precision",
+        "int8",
+        "--data",
+        folder / "texts.csv",
+        "--tokenizer",
+        folder / "tokenizer.json",
+    )
+    result = run("slice-onnx", tmp_path / "m.onnx", *arguments, "-o", tmp_path / "o.onnx")
+    assert result.exit_code == 1
+    assert "asks for an input 'x' that text does not give; next step: leave --data out" in result.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
+
+
+USAGE = {
+    "data of fp32": (["--data", "d"], "--data means something beside --precision fp16 or int8"),
+    "column of no data": (["--precision", "int8", "--text-column", "t"], "--text-column means something beside --data"),
+    "tokenizer alone": (["--tokenizer", "t"], "--tokenizer means something beside --data or --criterion anatomy"),
+    "length alone": (["--max-length", "9"], "--max-length means something beside --data or --criterion anatomy"),
+    "method of fp16": (["--precision", "fp16", "--int8", "static"], "--int8 means something beside --precision int8"),
+    "limit of fp32": (["--max-precision-drop", "2"], "--max-precision-drop means something beside --precision fp16"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage(case):
+    arguments, message = USAGE[case]
+    result = run("slice-onnx", "m.onnx", "--keep-ratio", "0.5", "-o", "o", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
