@@ -42,7 +42,7 @@ Examples:
   anatomy-export --model bert --slice
   anatomy-export --model ./my-classifier --data reviews.csv --keep-ratio 0.5
   anatomy-export --model bert --max-accuracy-drop 1 --criterion fisher
-  anatomy-export --model bert-base --target-speedup 1.5 --batch 1 --seq-len 128
+  anatomy-export --model bert-base --data movie-reviews --target-speedup 1.5 --seq-len 128
   anatomy-export --model gpt2 --preset gpt2-3 --json
   anatomy-export --model bert --plan exports/bert-slice/plan.json --mask
   anatomy-export --model bert --precision int8
@@ -111,7 +111,13 @@ Examples:
 @click.option(
     "--seq-len", type=click.IntRange(min=2), help="Tokens of --target-speedup. Default: 128, or what the model takes."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of calibration and of the random criterion.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of calibration and of the random criterion.",
+)
 @click.option(
     "--align",
     callback=alignment,
@@ -154,7 +160,8 @@ def _refuse_contradictions(options: dict) -> None:
     """Options that would be ignored in silence are wrong usage."""
     from anatomy_export.exporter.request import BUDGETS, PAPERS_OWN
 
-    choosing = (*BUDGETS, "batch", "seq_len", *PAPERS_OWN, "align", "criterion", "compensate", "allocate")
+    how = ("criterion", "compensate", "allocate", "align", "seed", "strong_threshold", "probe_reduction")
+    choosing = (*BUDGETS, "batch", "seq_len", *PAPERS_OWN, *how)
     if options["mode"] == "dense":
         refuse_together("--dense", "prunes nothing", ("plan", *choosing))
     if options["plan"]:
@@ -164,7 +171,8 @@ def _refuse_contradictions(options: dict) -> None:
     if options["unlabelled"]:
         if not options["data"]:
             refuse_alone("unlabelled", "--data")
-        refuse_together("--unlabelled", "measures no accuracy", ("label_column", "split_column", "eval_examples"))
+        of_labels = ("label_column", "split_column", "eval_examples", "max_precision_drop")
+        refuse_together("--unlabelled", "measures no accuracy", of_labels)
     refuse_precision_alone(options)
     if options["target_speedup"] is not None:
         if options["precision"] != "fp32":
@@ -275,7 +283,7 @@ def _error_left(repair: dict) -> str:
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def finetune(**options) -> None:
     """Fine-tune a classifier by the paper's recipe, for models that come without a head."""

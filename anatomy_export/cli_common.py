@@ -88,6 +88,7 @@ class AnatomyCommand(click.Command):
 
 
 def _guarded(work):
+    sys.unraisablehook = _on_ignored
     signal.signal(signal.SIGTERM, _on_signal)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_signal)
@@ -133,10 +134,22 @@ def _unexpected(error: Exception) -> str:
 def _on_signal(number, frame):
     """Raise what unwinds the work; a moment later where Python would ignore what is raised now."""
     if _in_callback(frame) and hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-        signal.setitimer(signal.ITIMER_REAL, RETRY_S)
+        _signal_again(number)
         return
     raise Terminated if number == signal.SIGTERM else Interrupted
+
+
+def _signal_again(number: int) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+    signal.setitimer(signal.ITIMER_REAL, RETRY_S)
+
+
+def _on_ignored(ignored) -> None:
+    """What Python ignores is reported as ever, but an interruption is not lost."""
+    if isinstance(ignored.exc_value, Interrupted | Terminated) and hasattr(signal, "setitimer"):
+        _signal_again(signal.SIGTERM if isinstance(ignored.exc_value, Terminated) else signal.SIGINT)
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _in_callback(frame) -> bool:

@@ -12,6 +12,7 @@ from anatomy_export.cli_common import (
     CRITERION_NAMES,
     AnatomyCommand,
     data_options,
+    finite,
     refuse_alone,
     refuse_together,
     share,
@@ -51,7 +52,9 @@ Examples:
     help="A tokenizer.json, for --data and --criterion anatomy. [default: beside MODEL]",
 )
 @click.option("--probes", help="Of --criterion anatomy: a text file, one sentence a line. [default: ten reviews]")
-@click.option("--strong-threshold", type=float, default=0.35, show_default=True, help="Of --criterion anatomy.")
+@click.option(
+    "--strong-threshold", type=float, callback=finite, default=0.35, show_default=True, help="Of --criterion anatomy."
+)
 @precision_options
 @data_options
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens of a text that are read. Default: 128.")
@@ -91,7 +94,7 @@ def _refuse_contradictions(options: dict) -> None:
     if options["precision"] == "fp32":
         refuse_alone("data", "--precision fp16 or int8")
     if options["data"] is None:
-        for name in ("text_column", "label_column", "split_column", "eval_examples"):
+        for name in ("text_column", "label_column", "split_column", "eval_examples", "max_precision_drop"):
             refuse_alone(name, "--data")
         if options["plan"] or options["criterion"] != "anatomy":
             for name in ("tokenizer", "max_length"):

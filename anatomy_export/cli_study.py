@@ -18,6 +18,7 @@ from anatomy_export.cli_common import (
     integers,
     one_or_more_of,
     quiet_libraries,
+    refuse_alone,
     removed_shares,
 )
 from anatomy_export.errors import MissingExtraError, Terminated
@@ -75,7 +76,7 @@ Examples:
 @click.option(
     "--calibration-examples", type=click.IntRange(min=2), help="Train texts. Default: 1024, or fewer of 65,536 tokens."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def pareto(**options) -> None:
     """Accuracy against measured latency: which ways to prune a model no other way beats."""
@@ -231,6 +232,8 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def study(**options) -> None:
     """The paper's experiment: each preset of the family against random removal, masked; accuracy and seconds."""
+    if not options["latency"]:
+        refuse_alone("backend", "--latency")
     from anatomy_export.exporter.request import DataOptions
     from anatomy_export.exporter.study import StudyRequest, run_study
 

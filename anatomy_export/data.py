@@ -59,6 +59,11 @@ class Dataset:
 
     def check_labels(self, num_labels: int) -> None:
         """Raise AnatomyError unless every label is a class of a model with `num_labels` outputs."""
+        if num_labels < 2:
+            raise AnatomyError(
+                f"data {self.name}: the model has one output, so that accuracy means nothing; "
+                "next step: pass --unlabelled"
+            )
         for split in SPLITS:
             for label in getattr(self, split).labels:
                 if not 0 <= label < num_labels:

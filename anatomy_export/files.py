@@ -131,6 +131,17 @@ def staged_file(target: Path, force: bool = False) -> Iterator[Path]:
     shutil.rmtree(staging, ignore_errors=True)
 
 
+def require_writable_file(target: Path, force: bool) -> None:
+    """Raise AnatomyError where no file can be written to `target`, or one is there and `force` is not set."""
+    target = Path(target).absolute()
+    _require_replaceable(target, force)
+    created = _make_parents(target.parent)
+    writable = os.access(target.parent, os.W_OK | os.X_OK)
+    _remove_empty(created)
+    if not writable:
+        raise AnatomyError(f"cannot write to {target.parent}: Permission denied; next step: choose another path")
+
+
 def _require_replaceable(target: Path, force: bool) -> None:
     if target.is_dir():
         raise AnatomyError(f"output {target} is a directory, expected a file; next step: choose another --output")

@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import transformers
 from conftest import Boom, refused, run, saved_dense, spawn, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.cli_common import _on_signal
+from anatomy_export.cli_common import _on_ignored, _on_signal
 from anatomy_export.errors import Interrupted, MissingExtraError, Terminated
 from anatomy_export.exporter.plan import _checksum, identity_plan
 from anatomy_export.exporter.score import model_fingerprint
@@ -273,6 +274,27 @@ def test_a_signal_inside_a_finalizer_is_not_lost(monkeypatch, number, kind):
         with pytest.raises(kind):
             del [Signals()][0]
             time.sleep(5)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, Interrupted)])
+def test_a_signal_inside_a_weak_references_callback_is_not_lost(monkeypatch, number, kind):
+    """Python ignores what a callback of any name raises: what it would report is where the signal comes again."""
+    monkeypatch.setattr(sys, "unraisablehook", _on_ignored)
+    before = {one: signal.signal(one, _on_signal) for one in (number, signal.SIGALRM)}
+
+    class Watched:
+        pass
+
+    try:
+        watched = Watched()
+        watching = weakref.ref(watched, lambda _: signal.raise_signal(number))
+        with pytest.raises(kind):
+            del watched
+            time.sleep(5)
+        assert watching() is None
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

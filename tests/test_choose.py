@@ -5,6 +5,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import WORDS
 
@@ -13,6 +14,7 @@ from anatomy_export.exporter.criteria import CRITERIA
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.request import score_options
+from anatomy_export.models.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -202,9 +204,38 @@ def test_budgets(bert_directory, data_file, tmp_path):
         (["--keep-ratio", "0.5", "--flops-ratio", "0.5"], 2, "--keep-ratio is a budget"),
         (["--plan", "p.json", "--compensate", "auto"], 2, "already says which neurons stay"),
         (["--max-accuracy-drop", "-1"], 2, "--max-accuracy-drop"),
+        (["--target-speedup", "2"], 1, "--target-speedup by --criterion"),
+        (["--plan", "p.json", "--strong-threshold", "0.5"], 2, "already says which neurons stay"),
+        (["--dense", "--seed", "3"], 2, "--dense prunes nothing, so --seed cannot stand beside it"),
+        (["--seed", "-1"], 2, "-1 is not in the range"),
     ],
 )
 def test_bad_requests(bert_directory, tmp_path, arguments, code, message):
     done = export("--model", bert_directory, *arguments, "--output", tmp_path / "o", code=code)
     assert message in " ".join(done.stderr.split())
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("criterion", ["anatomy", "anatomy-activation"])
+def test_a_plan_by_anatomy_records_what_ranked_and_what_was_protected(criterion, bert_directory, data_file, tmp_path):
+    arguments = ("--model", bert_directory, "--data", data_file, "--criterion", criterion, "--allocate", "sensitivity")
+    export(*arguments, "--keep-ratio", 0.9, "--strong-threshold", 0.45, "--align", 1, "--output", tmp_path / "o")
+    plan = read_plan(tmp_path / "o" / "plan.json")
+    assert plan.parameters["strong_threshold"] == 0.45
+    assert plan.parameters["threshold_rule"] == "bert" and plan.parameters["allocate"] == "sensitivity"
+    assert any(layer.protected for layer in plan.layers)
+    assert all(set(layer.protected) <= set(layer.keep) for layer in plan.layers)
+
+
+def test_a_model_of_one_output_is_calibrated_but_has_no_accuracy(bert_directory, data_file, tmp_path):
+    config = json.loads((bert_directory / "config.json").read_text())
+    one = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
+    checkpoint = load_checkpoint(str(bert_directory))
+    checkpoint.model.classifier = torch.nn.Linear(checkpoint.model.classifier.in_features, 1)
+    checkpoint.model.save_pretrained(tmp_path / "one")
+    checkpoint.tokenizer.save_pretrained(tmp_path / "one")
+    (tmp_path / "one" / "config.json").write_text(json.dumps({**config, **one}))
+    arguments = ("--model", tmp_path / "one", "--data", data_file, "--align", 1, "--output", tmp_path / "o")
+    assert "the model has one output" in export(*arguments, code=1).stderr
+    done = export(*arguments, "--unlabelled")
+    assert read_plan(tmp_path / "o" / "plan.json").criterion == "obs-gradient", done.stderr

@@ -133,6 +133,32 @@ def test_the_plan_of_a_ratio_is_kept(files):
     assert len(KEEP) == len(json.loads((files / "p.json").read_text())["layers"])
 
 
+RATIO = ("--keep-ratio", "0.5", "--align", "1")
+SAVED = {
+    "the model": ("m.onnx", "would replace the model that is cut"),
+    "the output": ("o.onnx", "--save-plan and --output are the same file"),
+    "its data": ("o.onnx.data", "--save-plan and --output are the same file"),
+    "a file that is there": ("plan.json", "plan.json exists"),
+    "below a file": ("plan.json/p.json", "cannot create"),
+}
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_a_plan_is_saved_in_nobodys_place(case, files):
+    name, message = SAVED[case]
+    before = {path: path.read_bytes() for path in files.iterdir()}
+    result = run("slice-onnx", files / "m.onnx", *RATIO, "-o", files / "o.onnx", "--save-plan", files / name)
+    assert result.exit_code == 1 and message in result.stderr.splitlines()[-1]
+    assert {path: path.read_bytes() for path in files.iterdir()} == before
+
+
+def test_a_plan_is_saved_in_a_new_directory_or_with_force(files):
+    arguments = ("slice-onnx", files / "m.onnx", *RATIO, "-o", files / "o.onnx", "--save-plan")
+    assert run(*arguments, files / "new" / "p.json").exit_code == 0
+    assert run(*arguments, files / "new" / "p.json", "--force").exit_code == 0
+    assert json.loads((files / "new" / "p.json").read_text())["criterion"] == "magnitude"
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_another_precision_is_that_of_the_cut_file(precision, files):
     plain = ("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o")

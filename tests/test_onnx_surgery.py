@@ -14,7 +14,7 @@ from rich.console import Console
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
-from anatomy_export.exporter.onnx_model import OnnxModel
+from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.slice_job import SliceRequest, run_slice
@@ -228,11 +228,11 @@ def quantised() -> onnx.ModelProto:
 
 
 REFUSED = {
-    "leak": (with_leak, r"the plan has 2 layers, 1 FFNs can be cut in this graph. Not cut: layer 0 .* graph's output"),
+    "leak": (with_leak, r"2 layers are to be cut, 1 FFNs can be in this graph. Not cut: layer 0 .* graph's output"),
     "scale": (with_scale, r"Not cut: layer 0 \(MatMul_\d+\): its activation has values of its own for each neuron"),
     "gated": (gated, r"no FFN found to cut. Not cut: layer 0 .*two products feed its activation"),
     "quantised": (quantised, r"its weights are quantised; next step: cut the float32 file"),
-    "head only": (lambda: ffn_model(layers=[weights()[0]]), r"the plan has 2 layers, 1 FFNs can be cut"),
+    "head only": (lambda: ffn_model(layers=[weights()[0]]), r"2 layers are to be cut, 1 FFNs can be"),
     "another model": (lambda: ffn_model(layers=weights(1)), r"plan was made for the model .*, this one is"),
 }
 
@@ -296,3 +296,41 @@ def test_keep_ratio_by_the_norm_of_the_rows(tmp_path):
     assert outputs(tmp_path / "o.onnx") == pytest.approx(outputs(ffn_model("gemm", masked(weights(), keep))), abs=1e-5)
     cut(tmp_path / "m.onnx", plan_of(weights(), keep), tmp_path)
     assert (tmp_path / "p.json").exists()
+
+
+def test_without_a_plan_a_layer_that_cannot_be_cut_is_said(tmp_path):
+    onnx.save(with_leak(), tmp_path / "m.onnx")
+    request = SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.5)
+    with pytest.raises(AnatomyError, match=r"2 layers are to be cut, 1 FFNs can be in this graph\. Not cut: layer 0"):
+        run_slice(request, quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_what_looks_like_an_ffn_after_the_last_is_named(tmp_path):
+    onnx.save(ffn_model("gemm"), tmp_path / "m.onnx")
+    told = io.StringIO()
+    run_slice(SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.4), Progress(Console(file=told)))
+    assert "note: 2 FFNs found. Not cut: layer 2" in " ".join(told.getvalue().split())
+
+
+def stored_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights of the FFNs in float16, each behind a Cast to float32."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(("up", "down")):
+            half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}_half")
+            casts.append(onnx.helper.make_node("Cast", [half.name], [tensor.name], to=TensorProto.FLOAT))
+            tensor.CopyFrom(half)
+    for index, cast in enumerate(casts):
+        model.graph.node.insert(index, cast)
+    model.metadata_props.add(key=FINGERPRINT, value=plan_of(weights()).fingerprint)
+    return model
+
+
+def test_weights_stored_in_float16_behind_a_cast(tmp_path):
+    model = stored_as_float16(ffn_model())
+    onnx.checker.check_model(model, full_check=True)
+    halved = [{**one, **{name: one[name].astype("f2").astype("f4") for name in ("W1", "W2")}} for one in weights()]
+    out = cut(model, plan_of(weights()), tmp_path)
+    assert outputs(out) == pytest.approx(outputs(ffn_model("plain", masked(halved))), abs=1e-5)
+    assert not any(node.op_type == "Cast" for node in onnx.load(out).graph.node)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from conftest import WORDS, run, tiny_checkpoint
 from onnx_graphs import ffn_model
 from test_onnx_surgery_exports import EXPORTERS
 
+from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_texts import TextReader, TextSession
 
 RATIO = ("--keep-ratio", "0.5", "--align", "1")
@@ -34,6 +36,7 @@ def folder(tmp_path_factory):
     labels = fp32_logits(checkpoint, folder, texts).argmax(-1).tolist()
     assert {0, 1} <= set(labels)
     write(folder / "texts.csv", texts, labels)
+    write(folder / "untrained.csv", texts, labels, ["test"] * len(texts))
     write(folder / "wide.csv", texts, [9, *labels[1:]], ["test"] * len(texts))
     (folder / "calibrated.csv").write_text(
         "text,label,split\n" + "".join(f"{text},{label},{split}\n" for text, label, split in splits(texts, labels))
@@ -120,7 +123,60 @@ def test_label_names_are_those_of_the_config(folder, tmp_path):
     assert without.exit_code == 1 and "label 'bad' is neither a class number" in without.stderr
 
 
+def test_values_past_the_range_of_float16_are_refused(folder, tmp_path):
+    """One FFN gives huge values, which the norm after it takes back: logits on a CPU do not show it."""
+    model = onnx.load(folder / "model.onnx")
+    scale_one_ffn(model, 3e5)
+    onnx.save(model, tmp_path / "model.onnx")
+    arguments = (
+        "--data",
+        folder / "texts.csv",
+        "--tokenizer",
+        folder / "tokenizer.json",
+        "--max-precision-drop",
+        "100",
+    )
+    result = run(
+        "slice-onnx", tmp_path / "model.onnx", *RATIO, "-o", tmp_path / "o.onnx", "--precision", "fp16", *arguments
+    )
+    assert result.exit_code == 1
+    assert "float16 ends at 65,504; next step: leave --precision out" in result.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def scale_one_ffn(model, factor):
+    down = OnnxModel(Path("model.onnx"), model).ffns[0].ffn.down.weight.tensor
+    down.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(down) * np.float32(factor), down.name))
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_a_graph_of_int32_tokens(method, folder, tmp_path):
+    model = onnx.load(folder / "model.onnx")
+    for value in model.graph.input:
+        value.type.tensor_type.elem_type = onnx.TensorProto.INT32
+        cast = onnx.helper.make_node("Cast", [value.name], [f"{value.name}_64"], to=onnx.TensorProto.INT64)
+        for node in model.graph.node:
+            for position, name in enumerate(node.input):
+                if name == value.name:
+                    node.input[position] = f"{value.name}_64"
+        model.graph.node.insert(0, cast)
+    onnx.save(model, tmp_path / "model.onnx")
+    arguments = ("--data", folder / "calibrated.csv", "--split-column", "split", "--max-precision-drop", "100")
+    result = run(
+        *("slice-onnx", tmp_path / "model.onnx", *RATIO, "-o", tmp_path / "o[1].onnx", "--precision", "int8"),
+        *("--int8", method, *arguments, "--tokenizer", folder / "tokenizer.json", "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)["precision_report"]
+    assert report["accuracy_fp32"] == 1.0
+    assert report["size_bytes"] == (tmp_path / "o[1].onnx").stat().st_size
+
+
 REFUSED = {
+    "no train texts": (
+        ["--int8", "static", "--data", "untrained.csv", "--split-column", "split"],
+        "no train texts, which static int8 takes its ranges from",
+    ),
     "no tokenizer": (["--data", "texts.csv", "--tokenizer", "none.json"], "none.json cannot be used to read text"),
     "no data": (["--data", "none.csv"], "data none.csv: no such file"),
     "label": (["--data", "wide.csv", "--split-column", "split"], "label 9 is out of range"),
@@ -160,6 +216,11 @@ USAGE = {
     "tokenizer alone": (["--tokenizer", "t"], "--tokenizer means something beside --data or --criterion anatomy"),
     "length alone": (["--max-length", "9"], "--max-length means something beside --data or --criterion anatomy"),
     "method of fp16": (["--precision", "fp16", "--int8", "static"], "--int8 means something beside --precision int8"),
+    "limit without data": (
+        ["--precision", "int8", "--max-precision-drop", "2"],
+        "--max-precision-drop means something beside --data",
+    ),
+    "threshold": (["--criterion", "anatomy", "--strong-threshold", "nan"], "nan is not a finite number"),
     "limit of fp32": (["--max-precision-drop", "2"], "--max-precision-drop means something beside --precision fp16"),
 }
 

@@ -51,8 +51,10 @@ class BundleReport:
         return all(check.passed is not False for check in self.checks)
 
     def as_dict(self) -> dict:
-        """The object that `--json` prints."""
-        return {"passed": self.passed, **asdict(self)}
+        """The object that `--json` prints; JSON has no infinity, so `max_abs_error` is then None."""
+        error = self.max_abs_error
+        finite = error if error is not None and np.isfinite(error) else None
+        return {"passed": self.passed, **asdict(self), "max_abs_error": finite}
 
     def raise_for_failures(self) -> None:
         """Raise VerifyError that lists every check that failed."""

@@ -1,7 +1,6 @@
 """The checks of the main job: every computation against torch, and accuracy dense and pruned."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,13 @@ from anatomy_export.data import Dataset, Examples
 from anatomy_export.exporter.bundle import reference_tolerance
 from anatomy_export.exporter.evaluate import OnnxClassifier, save_ort_format
 from anatomy_export.exporter.plan import PrunePlan
-from anatomy_export.exporter.precision import PrecisionReport, convert_precision, precision_report
+from anatomy_export.exporter.precision import (
+    RANGE_TEXTS,
+    PrecisionReport,
+    check_fp16_range,
+    convert_precision,
+    precision_report,
+)
 from anatomy_export.exporter.prune import mask_neurons_
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ExportRequest
@@ -107,11 +112,13 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
     """
     wanted, path = job.request.precision, job.staging / "model.onnx"
     size = onnx_bytes(job.staging)
-    calibration = _calibration_inputs(job) if wanted.calibrated else ()
+    calibration = _text_inputs(job) if wanted.calibrated and job.data else ()
     with job.progress.stage(f"convert to {wanted.name}"):
         made = job.staging / ".precision" / path.name
         made.parent.mkdir()
         conversion = convert_precision(path, made, wanted, calibration)
+        if wanted.name == "fp16":
+            check_fp16_range(path, made, _text_inputs(job)[:RANGE_TEXTS])
         for old in job.staging.glob("model.onnx*"):
             old.unlink()
         for new in made.parent.iterdir():
@@ -120,6 +127,10 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
     shipped = OnnxClassifier(path, fp32.tokenizer, job.max_length)
     examples = job.test_examples
     texts = job.texts if examples is None else examples.texts
+    if examples is None:
+        job.progress.note(
+            f"note: what {wanted.name} costs in accuracy is not measured; next step: pass labelled --data"
+        )
     with job.progress.stage(f"compare {wanted.name} with fp32 on {len(texts)} texts"):
         classes, expected = (one.logits(texts).argmax(-1) for one in (shipped, fp32))
     labels = None if examples is None else np.array(examples.labels)
@@ -136,10 +147,9 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
     return shipped, report
 
 
-def _calibration_inputs(job: Job) -> list[Batch]:
-    """The verification texts one by one, without padding; none where they are only probes."""
-    texts: Sequence[str] = job.texts if job.data else ()
-    encoded = (job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in texts)
+def _text_inputs(job: Job) -> list[Batch]:
+    """The verification texts one by one, without padding."""
+    encoded = (job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in job.texts)
     return [{name: np.asarray(values, dtype=np.int64) for name, values in one.items()} for one in encoded]
 
 

@@ -22,12 +22,12 @@ from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.dense_run import run_dense
 from anatomy_export.exporter.flops import count_flops
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
-from anatomy_export.exporter.plan import LayerPlan, PrunePlan
+from anatomy_export.exporter.plan import LayerPlan, PrunePlan, anatomy_parameters
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions, expected_drop
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import Refit, refit
 from anatomy_export.exporter.repair import Repair
-from anatomy_export.exporter.request import ScoreOptions
+from anatomy_export.exporter.request import BUDGETS, ScoreOptions
 from anatomy_export.exporter.search import last_that_fits, predicted_drop, summed_damage
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length
@@ -83,14 +83,20 @@ def calibration_of(
     """
     if data is None:
         raise AnatomyError(
-            f"--criterion {options.criterion} with --compensate {options.compensate} and this budget needs calibration "
-            "text; next step: pass --data, or use --criterion anatomy --compensate none --keep-ratio 0.5"
+            f"{_budget_option(options)} by --criterion {options.criterion} with --compensate {options.compensate} "
+            "needs calibration text; next step: pass --data, or use --criterion anatomy --compensate none "
+            "--keep-ratio 0.5"
         )
     sequence_length(checkpoint, options.seq_len, "--seq-len")
     sample = calibration_sample(checkpoint, data.train, examples, seed=options.seed, max_length=max_length)
     worker = on_calibration_device(checkpoint)
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=options.seed)
     return Calibration(checkpoint, worker.model, data, batches, options, max_length, sample, progress)
+
+
+def _budget_option(options: ScoreOptions) -> str:
+    given = [name for name in BUDGETS if getattr(options, name) is not None]
+    return f"--{given[0].replace('_', '-')}" if given else "a plan"
 
 
 def repaired_plan(calibration: Calibration, plan: PrunePlan) -> Chosen:
@@ -232,6 +238,9 @@ def _chosen(
         for index, (kept, width) in enumerate(zip(keep, _widths(calibration.checkpoint), strict=True))
     )
     parameters = {**budget, "align": options.align, "allocate": options.allocate, **_how(calibration, done)}
+    if anatomy is not None and context.setup is not None and find_criterion(options.criterion).needs_anatomy:
+        ranked_by = anatomy_parameters(anatomy, context.rule, context.setup, options.probe_reduction, options.align)
+        parameters = {**ranked_by, **parameters}
     repair = None if done is None else done.repair
     plan = PrunePlan(
         fingerprint,
@@ -249,7 +258,7 @@ def _widths(checkpoint: Checkpoint) -> list[int]:
 
 
 def _protected(anatomy: Anatomy | None, criterion: str, layer: int) -> tuple[int, ...]:
-    if anatomy is None or criterion != "anatomy":
+    if anatomy is None or not find_criterion(criterion).needs_anatomy:
         return ()
     return tuple(int(neuron) for neuron in anatomy.strong(layer))
 

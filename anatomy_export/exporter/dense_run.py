@@ -15,7 +15,9 @@ Objective = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
 def margin(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Difference of the two largest logits (B, C), (B,)."""
+    """Difference of the two largest logits (B, C), (B,); of a single one (a regression head) that logit itself."""
+    if logits.shape[-1] == 1:
+        return logits[:, 0]
     best = logits.topk(2, dim=-1).values
     return best[:, 0] - best[:, 1]
 

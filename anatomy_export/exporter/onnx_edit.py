@@ -28,7 +28,7 @@ class Editor:
         self.after: dict[int, NodeProto] = {}
 
     def replace_(self, use: Use, array: np.ndarray) -> None:
-        """Put `array` at a node's input, in the type of the constant that is there; no other node sees a change."""
+        """Put `array` at a node's input, in the type that it takes there; no other node sees a change."""
         node = self.graph.nodes[use.node]
         name = node.input[use.input]
         node.input[use.input] = self._store(name, array)
@@ -69,7 +69,7 @@ class Editor:
         graph = self.graph
         found = graph.constant(name)
         external = found is not None and is_external(found.tensor)
-        data_type = found.tensor.data_type if found else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        data_type = found.data_type if found else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         alone = name in graph.initializers and len(graph.uses[name]) == 1 and not graph.escapes(name)
         if alone and not shared:
             tensor = graph.initializers[name]

@@ -39,10 +39,15 @@ class Use:
 
 @dataclass(frozen=True)
 class Constant:
-    """A stored tensor as a node sees it; `flipped` where a Transpose lies between."""
+    """A stored tensor as a node sees it; `flipped` where a Transpose lies between, `cast` to which type by a Cast."""
 
     tensor: TensorProto
     flipped: bool = False
+    cast: int | None = None
+
+    @property
+    def data_type(self) -> int:
+        return self.tensor.data_type if self.cast is None else self.cast
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,20 +90,22 @@ class Graph:
         return self._constants[name]
 
     def _constant(self, name: str) -> Constant | None:
-        flipped = False
+        flipped, cast = False, None
         for _ in range(MOST_STEPS):
             if name in self.initializers:
-                return Constant(self.initializers[name], flipped)
+                return Constant(self.initializers[name], flipped, cast)
             if name not in self.producer:
                 return None
             node = self.nodes[self.producer[name]]
             kind = operator(node)
             if kind == "Constant":
                 tensor = constant_tensor(node)
-                return None if tensor is None else Constant(tensor, flipped)
+                return None if tensor is None else Constant(tensor, flipped, cast)
             if kind == "Transpose" and list(attribute(node, "perm", [1, 0])) == [1, 0]:
                 flipped = not flipped
-            elif not (kind == "Identity" or (kind == "Cast" and attribute(node, "to", 0) in CASTS)):
+            elif kind == "Cast" and attribute(node, "to", 0) in CASTS:
+                cast = attribute(node, "to", 0) if cast is None else cast
+            elif kind != "Identity":
                 return None
             name = node.input[0]
         return None

@@ -71,9 +71,20 @@ class OnnxModel:
         """Raise AnatomyError unless there is an FFN to cut for each of `count` layers; say which lack one, and why."""
         if len(self.ffns) != count:
             raise AnatomyError(
-                f"{self.path}: the plan has {count} layers, {len(self.ffns)} FFNs can be cut in this graph"
+                f"{self.path}: {count} layers are to be cut, {len(self.ffns)} FFNs can be in this graph"
                 f"{self._reasons()}; nothing was written"
             )
+
+    def skipped_after(self) -> str:
+        """What looks like an FFN after the last one, most likely of a head, and why it cannot be cut; "" for nothing.
+
+        Raises:
+            AnatomyError: such a one stands before the last FFN: a layer would be passed over.
+        """
+        last = max(index for index, one in enumerate(self.found) if isinstance(one, Ffn))
+        if any(isinstance(one, Refusal) for one in self.found[:last]):
+            self.check_layers(last + 1)
+        return self._reasons() if any(isinstance(one, Refusal) for one in self.found) else ""
 
     def _reasons(self) -> str:
         refused = [

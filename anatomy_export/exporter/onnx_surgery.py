@@ -14,7 +14,7 @@ from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is
 from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
 from anatomy_export.exporter.onnx_texts import Judge, TextSession
 from anatomy_export.exporter.plan import PrunePlan
-from anatomy_export.exporter.precision import FP32, Precision, PrecisionReport, convert_precision
+from anatomy_export.exporter.precision import FP32, Precision, PrecisionReport, check_fp16_range, convert_precision
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.files import staged_file
 from anatomy_export.progress import Progress
@@ -95,7 +95,7 @@ def slice_onnx(
     )
     fingerprint = after = judged = None
     if output is not None:
-        _refuse_own_files(model, output)
+        refuse_own_files(model, output)
         with staged_file(output, force) as staged:
             if precision.converts:
                 fingerprint, judged = _cut_and_convert(model, plan, repair, staged, precision, judge, progress)
@@ -107,8 +107,8 @@ def slice_onnx(
     )
 
 
-def _refuse_own_files(model: OnnxModel, output: Path) -> None:
-    """The output may not replace what it is made from."""
+def refuse_own_files(model: OnnxModel, output: Path) -> None:
+    """Raise AnatomyError where writing `output` would replace what it is made from."""
     own = {path.resolve() for path in model.files()}
     if {output.resolve(), output.with_name(f"{output.name}.data").resolve()} & own:
         raise AnatomyError(f"output {output} would replace the model that is cut; next step: choose another --output")
@@ -157,6 +157,8 @@ def _cut_and_convert(
         if judge is None:
             return fingerprint, None
         with progress.stage(f"compare {precision.name} with fp32 on {len(judge.test)} texts"):
+            if precision.name == "fp16":
+                check_fp16_range(cut, staged, judge.range_inputs())
             report = judge.report(cut, staged, precision, conversion)
             report.raise_for_drop()
     return fingerprint, report

@@ -1,5 +1,6 @@
 """Text through an ONNX file of any origin: a tokenizer.json and ONNX Runtime on the CPU, without torch."""
 
+import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import onnx
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
-from anatomy_export.exporter.precision import Batch, Precision, PrecisionReport, precision_report
+from anatomy_export.exporter.precision import RANGE_TEXTS, Batch, Precision, PrecisionReport, precision_report
 
 MAX_LENGTH = 128
 CALIBRATION_TEXTS = 256
@@ -132,6 +133,10 @@ class Judge:
         """Each text's inputs, without padding."""
         return [self.reader.inputs(text) for text in self.calibration]
 
+    def range_inputs(self) -> list[Batch]:
+        """Some texts' inputs, for `check_fp16_range`."""
+        return [self.reader.inputs(text) for text in self.test.texts[:RANGE_TEXTS]]
+
     def report(self, fp32: Path, made: Path, precision: Precision, conversion: dict) -> PrecisionReport:
         """The file `made` against the file `fp32` that it was made from.
 
@@ -170,4 +175,4 @@ class Judge:
 
 def _size_bytes(path: Path) -> int:
     """External weights included."""
-    return sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*"))
+    return sum(one.stat().st_size for one in path.parent.glob(f"{glob.escape(path.name)}*"))

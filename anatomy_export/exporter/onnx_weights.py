@@ -106,6 +106,6 @@ class OnnxFfn:
     def _put_down_bias(self, editor: Editor, bias: np.ndarray) -> None:
         use = self.ffn.down_bias
         if use is None:
-            editor.add_after_(self.ffn.down.node, bias, self.ffn.down.weight.tensor.data_type)
+            editor.add_after_(self.ffn.down.node, bias, self.ffn.down.weight.data_type)
         else:
             editor.replace_(use, bias.reshape(self._vector(use).shape))

@@ -103,7 +103,7 @@ def threshold_plan(
                 "next step: lower --alpha or --beta, or take the layer out of --focus"
             )
         layers.append(_layer_plan(index, order[:count], threshold, strong, values, threshold.value))
-    parameters = {**_parameters(anatomy, rule, setup, probe_reduction, align), "budget": "thresholds"}
+    parameters = {**anatomy_parameters(anatomy, rule, setup, probe_reduction, align), "budget": "thresholds"}
     return _plan(anatomy, layers, parameters)
 
 
@@ -139,7 +139,7 @@ def ratio_plan(
         order = _ranking(threshold.measure(values), strong)
         layers.append(_layer_plan(index, order[:count], threshold, strong, values, None))
     parameters = {
-        **_parameters(anatomy, rule, setup, probe_reduction, align),
+        **anatomy_parameters(anatomy, rule, setup, probe_reduction, align),
         "budget": "keep-ratio",
         "keep_ratio": keep_ratio,
     }
@@ -173,7 +173,8 @@ def _layer_plan(index, keep, threshold: LayerThreshold, strong, values, value) -
     )
 
 
-def _parameters(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe_reduction: str, align: int) -> dict:
+def anatomy_parameters(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe_reduction: str, align: int) -> dict:
+    """What a plan records of a ranking by anatomy."""
     return {
         "threshold_rule": rule,
         "alpha": setup.alpha,

@@ -10,7 +10,7 @@ import logging
 import platform
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ STATIC_OPERATORS = ["MatMul", "Gemm"]
 KEPT_FLOAT32 = ["LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "Softmax", "ReduceMean"]
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 PRECISION_KEY = "anatomy.precision"
+RANGE_TEXTS = 8
 EXTERNAL_DATA_BYTES = 2**31 - 2**26
 Batch = dict[str, np.ndarray]
 
@@ -160,7 +161,7 @@ def convert_precision(
     except Exception as error:
         raise AnatomyError(
             f"{precision.name} conversion failed: {type(error).__name__}: {first_line(error)[:300]}; "
-            "next step: export with --precision fp32"
+            "next step: leave --precision out"
         ) from error
     return how
 
@@ -218,6 +219,48 @@ def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags)
         quantize_dynamic(unpacked, tables, op_types_to_quantize=["Gather"], **common)
         _quantize_static(tables, made, precision, calibration, common)
     return onnx.load(made), how
+
+
+def check_fp16_range(fp32: Path, fp16: Path, inputs: Iterable[Batch]) -> None:
+    """Raise AnatomyError where a value that the float16 file holds in float16 is past its range, 65,504, on one of
+    `inputs`, and was finite before. On a CPU, ONNX Runtime computes in float32, so that its logits would not show it.
+    """
+    names = [name for node in onnx.load(fp32, load_external_data=False).graph.node for name in node.output if name]
+    before, after = (_all_values(path, names) for path in (fp32, fp16))
+    for batch in inputs:
+        finite = before(batch)
+        for name, value in after(batch).items():
+            if value.dtype == np.float16 and (~np.isfinite(value) & np.isfinite(finite[name])).any():
+                largest = float(np.abs(finite[name][np.isfinite(finite[name])]).max())
+                raise AnatomyError(
+                    f"value '{name}' reaches {largest:.3g}, float16 ends at 65,504; next step: leave --precision out, "
+                    "or use int8"
+                )
+
+
+def _all_values(path: Path, names: Sequence[str]):
+    """A call from inputs to those of the named values that the graph holds."""
+    import onnxruntime
+
+    model = onnx.load(path, load_external_data=False)
+    made = {name for node in model.graph.node for name in node.output}
+    there = {value.name for value in model.graph.output}
+    wanted = [name for name in names if name in made]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = {
+        value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        for value in model.graph.input
+    }
+
+    def values(batch: Batch) -> dict[str, np.ndarray]:
+        fitting = {name: batch[name].astype(kind) for name, kind in kinds.items()}
+        return dict(zip(wanted, session.run(wanted, fitting), strict=True))
+
+    return values
 
 
 def _load_plain(source: Path) -> onnx.ModelProto:
@@ -306,8 +349,11 @@ class _Reader:
     """Calibration inputs, one text at a time, as ONNX Runtime's calibrator asks for them."""
 
     def __init__(self, source: Path, batches: Sequence[Batch]):
-        names = [value.name for value in onnx.load(source, load_external_data=False).graph.input]
-        self.inputs = [{name: batch[name] for name in names} for batch in batches]
+        wanted = {
+            value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+            for value in onnx.load(source, load_external_data=False).graph.input
+        }
+        self.inputs = [{name: batch[name].astype(kind) for name, kind in wanted.items()} for batch in batches]
         self.left = iter(self.inputs)
 
     def __len__(self) -> int:

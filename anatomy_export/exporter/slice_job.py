@@ -4,15 +4,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anatomy_export.data import load_dataset
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
-from anatomy_export.exporter.onnx_surgery import SliceResult, slice_onnx
+from anatomy_export.exporter.onnx_surgery import SliceResult, refuse_own_files, slice_onnx
 from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, label_ids
 from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.precision import FP32, Precision
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions
-from anatomy_export.files import write_atomic
+from anatomy_export.files import require_writable_file, write_atomic
 from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
 
@@ -52,6 +53,8 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         given = None if request.plan is None else read_plan(request.plan)
         repair = None if given is None or request.plan is None else read_repair(given, request.plan.parent)
         model = OnnxModel(request.model)
+    if request.save_plan is not None:
+        _check_save_plan(request, model, request.save_plan)
     reader = _reader(request, model)
     plan = _own_plan(request, model, reader, progress) if given is None else given
     if plan.removed == 0:
@@ -75,8 +78,18 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         progress=progress,
     )
     if request.save_plan is not None:
+        request.save_plan.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(request.save_plan, plan.to_json())
     return result
+
+
+def _check_save_plan(request: SliceRequest, model: OnnxModel, path: Path) -> None:
+    """Raise AnatomyError where the plan could not be written once the model is, or would replace one of its files."""
+    refuse_own_files(model, path)
+    output = request.output
+    if output is not None and path.resolve() in (output.resolve(), output.with_name(f"{output.name}.data").resolve()):
+        raise AnatomyError(f"--save-plan and --output are the same file {path}; next step: choose another --save-plan")
+    require_writable_file(path, request.force)
 
 
 def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:
@@ -97,10 +110,18 @@ def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge
         split_column=options.split_column,
         label_ids=label_ids(model.folder / "config.json"),
     )
+    if request.precision.calibrated and not len(data.train):
+        raise AnatomyError(
+            f"data {options.data}: no train texts, which static int8 takes its ranges from; "
+            "next step: pass some, or use --int8 dynamic"
+        )
     return Judge(reader, data.test.head(options.eval_examples), data.train.texts[:CALIBRATION_TEXTS])
 
 
 def _own_plan(request: SliceRequest, model: OnnxModel, reader: TextReader | None, progress: Progress) -> PrunePlan:
+    skipped = model.skipped_after()
+    if skipped:
+        progress.note(f"note: {len(model.ffns)} FFNs found{skipped}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
     with progress.stage(f"rank neurons by {request.criterion}"):
         if reader is not None and request.criterion == "anatomy":
