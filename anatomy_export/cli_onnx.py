@@ -64,7 +64,8 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def slice_onnx(**options) -> None:
-    """Cut the FFNs of an ONNX file by a plan, whatever exported it."""
+    """Cut the FFNs of an ONNX file by a plan, whatever exported it. With --data, accuracy is measured before and
+    after."""
     _refuse_contradictions(options)
     from anatomy_export.exporter.request import DataOptions
     from anatomy_export.exporter.slice_job import SliceRequest, run_slice
@@ -91,16 +92,16 @@ def _refuse_contradictions(options: dict) -> None:
         for name in names if options["plan"] is None and options["criterion"] != criterion else ():
             refuse_alone(name, f"--criterion {criterion}")
     refuse_precision_alone(options)
-    if options["precision"] == "fp32":
-        refuse_alone("data", "--precision fp16 or int8")
     if options["data"] is None:
+        if options["int8"] == "static":
+            raise click.UsageError("--int8 static takes its ranges from text: pass --data.")
         for name in ("text_column", "label_column", "split_column", "eval_examples", "max_precision_drop"):
             refuse_alone(name, "--data")
         if options["plan"] or options["criterion"] != "anatomy":
             for name in ("tokenizer", "max_length"):
                 refuse_alone(name, "--data or --criterion anatomy")
     if options["dry_run"]:
-        refuse_together("--dry-run", "writes nothing", ("output", "save_plan", "force", "precision"))
+        options.update(output=None, save_plan=None)
     elif options["output"] is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
 
@@ -115,8 +116,10 @@ def _table(result) -> Table:
     if after is not None:
         table.add_section()
         table.add_row("MB", f"{before / 1e6:,.2f}", f"{after / 1e6:,.2f}", f"{(after - before) / before:+.1%}")
+    if None not in result.accuracy:
+        dense, pruned = (100 * one for one in result.accuracy)
+        table.add_row("accuracy, %", f"{dense:.2f}", f"{pruned:.2f}", f"{pruned - dense:+.2f} points")
     if result.judged is not None:
-        fp32, found = 100 * result.judged.accuracy_fp32, 100 * result.judged.accuracy
         agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts"
-        table.add_row(f"accuracy, fp32 → {result.precision}", f"{fp32:.2f}", f"{found:.2f}", agreed)
+        table.add_row(f"{result.precision} alone", f"{100 * result.judged.accuracy_fp32:.2f}", f"{pruned:.2f}", agreed)
     return table

@@ -25,7 +25,7 @@ def verify(directory: Path, as_json: bool) -> None:
     report = verify_bundle(directory, Progress())
     if as_json:
         click.echo(json.dumps(report.as_dict()))
-    else:
+    elif len(report.checks) > 1:
         Console().print(_table(report))
         click.echo(f"ONNX Runtime {report.onnxruntime}, {report.cpu}")
     report.raise_for_failures()

@@ -69,7 +69,8 @@ class Dataset:
                 if not 0 <= label < num_labels:
                     raise AnatomyError(
                         f"data {self.name}: label {label} is out of range for a model with {num_labels} classes "
-                        f"(valid 0–{num_labels - 1}); next step: check --label-column, or use the model it was made for"
+                        f"(valid 0–{num_labels - 1}); next step: number classes from 0, check --label-column, or use "
+                        "the model it was made for"
                     )
 
 
@@ -178,6 +179,11 @@ def _check_table(frame, path: Path, text_column: str, *others: str | None) -> No
                 f"data {path}: no column '{column}', found {', '.join(map(str, frame.columns))}; "
                 "next step: name it with --text-column, --label-column or --split-column, or pass --unlabelled"
             )
+    if list(frame.index) != list(range(len(frame))):
+        raise AnatomyError(
+            f"data {path}: rows have more fields than the header names; next step: put texts that contain the "
+            "separator into quotes"
+        )
     if frame.empty:
         raise AnatomyError(f"data {path}: no rows; next step: pass a file with examples")
     if frame[named[:2]].isna().any(axis=None):
@@ -236,7 +242,7 @@ def _label_id(value, label_ids: dict[str, int], path: Path) -> int:
         known = ", ".join(label_ids) or "none"
         raise AnatomyError(
             f"data {path}: label '{value}' is neither a class number from 0 nor one of the model's labels ({known}); "
-            "next step: check --label-column"
+            "next step: check --label-column, and number classes from 0 or name them just so"
         )
     return int(number)
 

@@ -20,7 +20,7 @@ class MissingExtraError(AnatomyError):
     """A package that belongs to an extra is not installed."""
 
     def __init__(self, package: str, extra: str):
-        super().__init__(f"{package} is not installed; next step: pip install 'anatomy-export[{extra}]'")
+        super().__init__(f"{package} is not installed; next step: in this toolkit's clone, pip install '.[{extra}]'")
 
 
 class ProviderError(AnatomyError):

@@ -24,15 +24,17 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def open_directory(target: Path) -> Path:
+def open_directory(target: Path, *, empty: bool = False) -> Path:
     """`target` as a directory that can be written to, made where it is not there.
 
     Raises:
-        AnatomyError: it is a file, or it cannot be made or written to.
+        AnatomyError: it is a file, it cannot be made or written to, or it should be `empty` and is not.
     """
     target = Path(target).absolute()
     if target.exists() and not target.is_dir():
         raise AnatomyError(f"output {target} is a file, expected a directory; next step: choose another --output")
+    if empty and target.is_dir() and any(target.iterdir()):
+        raise AnatomyError(f"output {target} holds other files; next step: choose another --output")
     _make_parents(target)
     if not os.access(target, os.W_OK | os.X_OK):
         raise AnatomyError(f"cannot write to {target}: Permission denied; next step: choose another --output")
@@ -129,17 +131,6 @@ def staged_file(target: Path, force: bool = False) -> Iterator[Path]:
         _remove_empty(created)
         raise
     shutil.rmtree(staging, ignore_errors=True)
-
-
-def require_writable_file(target: Path, force: bool) -> None:
-    """Raise AnatomyError where no file can be written to `target`, or one is there and `force` is not set."""
-    target = Path(target).absolute()
-    _require_replaceable(target, force)
-    created = _make_parents(target.parent)
-    writable = os.access(target.parent, os.W_OK | os.X_OK)
-    _remove_empty(created)
-    if not writable:
-        raise AnatomyError(f"cannot write to {target.parent}: Permission denied; next step: choose another path")
 
 
 def _require_replaceable(target: Path, force: bool) -> None:

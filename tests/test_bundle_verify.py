@@ -109,6 +109,16 @@ def test_an_altered_file_is_refused(bundle, name):
     refused_in_one_line(bundle, f" files are not as they were: {name}: SHA-256 is")
 
 
+def test_an_altered_file_is_a_failed_check_in_json(bundle):
+    (bundle / "README.md").write_text("mine")
+    result = run("verify", bundle, "--json")
+    assert result.exit_code == 1
+    body = json.loads(result.stdout)
+    assert (body["passed"], body["max_abs_error"], body["median_s"]) == (False, None, None)
+    assert [(check["name"], check["passed"]) for check in body["checks"]] == [("files", False)]
+    assert "next step: copy the bundle again" in body["checks"][0]["detail"]
+
+
 def test_a_missing_file_is_refused_and_one_left_over_is_reported(bundle):
     (bundle / "notes.txt").write_text("mine")
     (bundle / "more").mkdir()
@@ -304,5 +314,8 @@ def test_a_missing_library_names_the_extra(made_bundle, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     result = run("verify", made_bundle)
     refused(
-        result, made_bundle / "nothing", 1, f"{name} is not installed; next step: pip install 'anatomy-export[edge]'"
+        result,
+        made_bundle / "nothing",
+        1,
+        f"{name} is not installed; next step: in this toolkit's clone, pip install '.[edge]'",
     )

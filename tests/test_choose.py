@@ -207,6 +207,9 @@ def test_budgets(bert_directory, data_file, tmp_path):
         (["--target-speedup", "2"], 1, "--target-speedup by --criterion"),
         (["--plan", "p.json", "--strong-threshold", "0.5"], 2, "already says which neurons stay"),
         (["--dense", "--seed", "3"], 2, "--dense prunes nothing, so --seed cannot stand beside it"),
+        (["--dense", "--mask"], 2, "--mask cannot stand beside --dense"),
+        (["--text-column", "t", "--keep-ratio", "0.5"], 2, "--text-column means something beside --data only"),
+        (["--criterion", "obs", "--strong-threshold", "0.2"], 2, "--criterion obs is not the paper's rule"),
         (["--seed", "-1"], 2, "-1 is not in the range"),
     ],
 )

@@ -137,3 +137,10 @@ def test_labels_beyond_the_models_classes(tmp_path: Path):
     ROWS.assign(label=7).to_csv(tmp_path / "d.csv", index=False)
     with pytest.raises(AnatomyError, match="label 7 is out of range for a model with 2 classes"):
         load_dataset(str(tmp_path / "d.csv")).check_labels(2)
+
+
+def test_unquoted_separators_are_refused(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\n" + "".join(f"a film, number {one},{one % 2}\n" for one in range(20)))
+    with pytest.raises(AnatomyError, match="rows have more fields than the header names; next step: put texts"):
+        load_dataset(str(path))

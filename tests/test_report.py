@@ -320,4 +320,4 @@ def test_without_plotly_the_extra_is_named(study, tmp_path, monkeypatch):
 
     monkeypatch.setattr("anatomy_export.report.job.plotly_script", absent)
     output = tmp_path / "r.html"
-    refused(run("report", study, "--output", output), output, 1, "pip install 'anatomy-export[report]'")
+    refused(run("report", study, "--output", output), output, 1, "pip install '.[report]'")

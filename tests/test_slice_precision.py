@@ -12,6 +12,7 @@ from conftest import WORDS, run, tiny_checkpoint
 from onnx_graphs import ffn_model
 from test_onnx_surgery_exports import EXPORTERS
 
+from anatomy_export.data import load_dataset
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_texts import TextReader, TextSession
 
@@ -59,6 +60,14 @@ def write(path, texts, labels, names=None):
         writer.writerows(zip(texts, labels, names, strict=True) if names else zip(texts, labels, strict=True))
 
 
+def dense_accuracy(folder):
+    """Of the uncut file, on the test split of texts.csv."""
+    test = load_dataset(str(folder / "texts.csv")).test
+    session, reader = TextSession(folder / "model.onnx", "dense"), TextReader(folder / "tokenizer.json")
+    found = [session.run(["logits"], reader.inputs(text))[0].argmax() for text in test.texts]
+    return float(np.mean(np.array(found) == np.array(test.labels)))
+
+
 def splits(texts, labels):
     return [(*row, "train" if index % 2 else "test") for index, row in enumerate(zip(texts, labels, strict=True))]
 
@@ -76,6 +85,9 @@ def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
     report = json.loads(result.stdout)["precision_report"]
     assert report["accuracy_fp32"] == 1.0
     assert report["accuracy"] == report["agreement"] > least
+    accuracy = json.loads(result.stdout)["accuracy"]
+    assert accuracy["pruned"] == report["accuracy"]
+    assert accuracy["dense"] == dense_accuracy(folder)
     assert report["texts"] == 80
     assert report["size_bytes"] == (tmp_path / "o.onnx").stat().st_size
     assert report["size_bytes_fp32"] == (folder / "fp32.onnx").stat().st_size
@@ -84,8 +96,17 @@ def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
 
 def test_the_table_shows_it(folder, tmp_path):
     result = lowered(folder, tmp_path / "o.onnx", "fp16", "--data", folder / "texts.csv", "--eval-examples", "20")
-    assert "accuracy, fp32 → fp16" in result.stdout
+    assert "accuracy, %" in result.stdout and "fp16 alone" in result.stdout
     assert "the same class on 20 texts" in " ".join(result.stdout.split())
+
+
+def test_what_the_cut_itself_costs(folder, tmp_path):
+    arguments = ("--data", folder / "texts.csv", "--json")
+    result = run("slice-onnx", folder / "model.onnx", *RATIO, "-o", tmp_path / "o.onnx", *arguments)
+    assert result.exit_code == 0, result.stderr
+    body = json.loads(result.stdout)
+    assert body["accuracy"] == {"dense": dense_accuracy(folder), "pruned": 1.0}
+    assert body["accuracy"]["dense"] < 1 and body["precision_report"] is None
 
 
 def test_too_great_a_drop_is_refused(folder, tmp_path):
@@ -180,7 +201,6 @@ REFUSED = {
     "no tokenizer": (["--data", "texts.csv", "--tokenizer", "none.json"], "none.json cannot be used to read text"),
     "no data": (["--data", "none.csv"], "data none.csv: no such file"),
     "label": (["--data", "wide.csv", "--split-column", "split"], "label 9 is out of range"),
-    "static without text": (["--int8", "static"], "takes its ranges from calibration text"),
 }
 
 
@@ -211,7 +231,7 @@ def test_a_graph_that_reads_no_text_is_refused(folder, tmp_path):
 
 
 USAGE = {
-    "data of fp32": (["--data", "d"], "--data means something beside --precision fp16 or int8"),
+    "static without text": (["--precision", "int8", "--int8", "static"], "pass --data"),
     "column of no data": (["--precision", "int8", "--text-column", "t"], "--text-column means something beside --data"),
     "tokenizer alone": (["--tokenizer", "t"], "--tokenizer means something beside --data or --criterion anatomy"),
     "length alone": (["--max-length", "9"], "--max-length means something beside --data or --criterion anatomy"),

@@ -294,3 +294,11 @@ def test_an_interrupted_study_goes_on(bert_directory, tmp_path):
     assert partial["partial"] and len(partial["setups"]) < 20
     done = run(*arguments, "--removed", "0.1,0.5", "--json")
     assert done.exit_code == 0 and len(json.loads(done.stdout)["setups"]) == 20
+
+
+def test_a_study_does_not_write_over_a_score(bert_directory, data_file, tmp_path):
+    assert run("score", "--model", bert_directory, "--output", tmp_path / "s").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    result = run("study", "--model", bert_directory, "--data", data_file, "--output", tmp_path / "s", "--seeds", "0")
+    assert result.exit_code == 1 and "holds other files; next step: choose another --output" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before

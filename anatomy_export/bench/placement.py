@@ -17,9 +17,9 @@ from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
 PRODUCT_OPERATORS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "QLinearMatMul")
 HOW_TO = {
     "CUDAExecutionProvider": "needs an NVIDIA driver and the CUDA and cuDNN that this onnxruntime-gpu was built for "
-    "(1.31: CUDA 13, cuDNN 9): pip install 'anatomy-export[gpu]' and 'onnxruntime-gpu[cuda,cudnn]'",
+    "(1.31: CUDA 13, cuDNN 9): pip install '.[gpu]' in this toolkit's clone, and 'onnxruntime-gpu[cuda,cudnn]'",
     "TensorrtExecutionProvider": "needs an NVIDIA driver, CUDA and TensorRT beside onnxruntime-gpu: pip install "
-    "'anatomy-export[gpu]' tensorrt",
+    "'.[gpu]' tensorrt in this toolkit's clone",
 }
 
 

@@ -191,7 +191,8 @@ def check_files(directory: Path, files: dict[str, str]) -> list[str]:
     if wrong:
         more = f"; and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
         raise VerifyError(
-            f"{len(wrong)} of {len(files)} files are not as they were: {'; '.join(wrong[:MOST_NAMED])}{more}"
+            f"{len(wrong)} of {len(files)} files are not as they were: {'; '.join(wrong[:MOST_NAMED])}{more}; "
+            "next step: copy the bundle again, or export it again"
         )
     return _left_over(directory, files)
 

@@ -68,15 +68,19 @@ class BundleReport:
 def verify_bundle(directory: Path, progress: Progress) -> BundleReport:
     """Check every file, the plan, the reference texts' ids and logits, and take the time of a call.
 
+    Where a file is missing, altered, or outside, nothing else is computed.
+
     Raises:
-        AnatomyError: the manifest is damaged, or a file is missing, altered, or outside; nothing is then computed.
+        AnatomyError: the manifest is damaged.
         MissingExtraError: onnxruntime or tokenizers is not installed.
     """
     onnxruntime, tokenizers = _libraries()
     with progress.stage("check files"):
         manifest = read_bundle_manifest(directory)
-        left_over = check_files(directory, manifest.files)
-    checks = [Check("files", True, f"{len(manifest.files)} have the SHA-256 that the manifest says"), _left(left_over)]
+        files, left_over = _check_all_files(directory, manifest)
+    checks = [files, _left(left_over)]
+    if not files.passed:
+        return _report(directory, manifest, checks[:1], left_over, onnxruntime)
     checks.append(_guarded("plan", lambda: _check_plan(directory, manifest)))
     checks.append(_guarded("tokenizer", lambda: _check_tokenizer(directory, manifest, tokenizers)))
     error = median_s = None
@@ -90,6 +94,12 @@ def verify_bundle(directory: Path, progress: Progress) -> BundleReport:
                 median_s = session.median_s(manifest) if name == "model.onnx" else median_s
             except Exception as failure:
                 checks.append(Check(name, False, f"ONNX Runtime failed ({first_line(failure)[:200]})"))
+    return _report(directory, manifest, checks, left_over, onnxruntime, error, median_s)
+
+
+def _report(
+    directory: Path, manifest: BundleManifest, checks, left_over, onnxruntime, error=None, median_s=None
+) -> BundleReport:
     return BundleReport(
         bundle=str(directory),
         mode=manifest.mode,
@@ -103,6 +113,14 @@ def verify_bundle(directory: Path, progress: Progress) -> BundleReport:
         onnxruntime=onnxruntime.__version__,
         cpu=cpu_model(),
     )
+
+
+def _check_all_files(directory: Path, manifest: BundleManifest) -> tuple[Check, list[str]]:
+    try:
+        left_over = check_files(directory, manifest.files)
+    except AnatomyError as error:
+        return Check("files", False, str(error)), []
+    return Check("files", True, f"{len(manifest.files)} have the SHA-256 that the manifest says"), left_over
 
 
 def _libraries():

@@ -32,7 +32,8 @@ class LayerCut:
 
 @dataclass(frozen=True)
 class SliceResult:
-    """What was cut. `size_bytes`: the file and its external data, before and after."""
+    """What was cut. Before and after: `size_bytes` of the file and its external data, `accuracy` as a fraction, None
+    where there is nothing to measure it on. `judged`: what the precision cost of that."""
 
     output: Path | None
     layers: tuple[LayerCut, ...]
@@ -41,6 +42,7 @@ class SliceResult:
     source_fingerprint: str
     fingerprint: str | None
     precision: str = "fp32"
+    accuracy: tuple[float | None, float | None] = (None, None)
     judged: PrecisionReport | None = None
 
     def as_dict(self) -> dict:
@@ -56,6 +58,7 @@ class SliceResult:
             "plan_sha256": self.plan_sha256,
             "source_fingerprint": self.source_fingerprint,
             "fingerprint": self.fingerprint,
+            "accuracy": {"dense": self.accuracy[0], "pruned": self.accuracy[1]},
             "precision": self.precision,
             "precision_report": None if self.judged is None else asdict(self.judged),
         }
@@ -76,7 +79,7 @@ def slice_onnx(
 
     Args:
         precision: of the file that is written, lowered once the cut is checked.
-        judge: what accuracy the lower precision may cost is measured by; None measures nothing.
+        judge: what accuracy is measured by; None measures nothing.
 
     Raises:
         AnatomyError: the plan is not for this model, a planned layer cannot be cut, or the result is not valid.
@@ -93,17 +96,33 @@ def slice_onnx(
         LayerCut(layer.layer, layer.width, len(layer.keep), ffn.found_as)
         for layer, ffn in zip(plan.layers, model.ffns, strict=True)
     )
-    fingerprint = after = judged = None
+    fingerprint = after = judged = accuracy = accuracy_before = None
     if output is not None:
         refuse_own_files(model, output)
         with staged_file(output, force) as staged:
+            if judge is not None:
+                with progress.stage(f"accuracy of {model.path.name} on {len(judge.test)} texts"):
+                    accuracy_before = judge.accuracy(model.path, str(model.path))
             if precision.converts:
                 fingerprint, judged = _cut_and_convert(model, plan, repair, staged, precision, judge, progress)
             else:
                 fingerprint = _cut_and_write(model, plan, repair, staged, progress)
+            if judged is not None:
+                accuracy = judged.accuracy
+            elif judge is not None:
+                with progress.stage(f"accuracy of the cut model on {len(judge.test)} texts"):
+                    accuracy = judge.accuracy(staged, "the cut model")
             after = sum(path.stat().st_size for path in staged.parent.iterdir())
     return SliceResult(
-        output, layers, (before, after), plan.sha256, source_fingerprint, fingerprint, precision.name, judged
+        output=output,
+        layers=layers,
+        size_bytes=(before, after),
+        plan_sha256=plan.sha256,
+        source_fingerprint=source_fingerprint,
+        fingerprint=fingerprint,
+        precision=precision.name,
+        accuracy=(accuracy_before, accuracy),
+        judged=judged,
     )
 
 

@@ -123,11 +123,19 @@ def label_ids(config: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Judge:
-    """What another precision is judged by: labelled `test` texts; static ranges come from `calibration` texts."""
+    """What a cut and another precision are judged by: labelled `test` texts; static ranges come from `calibration`."""
 
     reader: TextReader
     test: Examples
     calibration: tuple[str, ...]
+
+    def accuracy(self, graph: Path, name: str) -> float:
+        """Share of the test texts that the file `graph`, called `name` in errors, classifies right.
+
+        Raises:
+            AnatomyError: it does not run on text, has no logits, or fewer classes than the labels.
+        """
+        return float((self._classes(graph, name) == np.array(self.test.labels)).mean())
 
     def calibration_inputs(self) -> list[Batch]:
         """Each text's inputs, without padding."""
@@ -141,28 +149,20 @@ class Judge:
         """The file `made` against the file `fp32` that it was made from.
 
         Raises:
-            AnatomyError: a graph does not run on text, has no logits, or fewer classes than the labels.
+            AnatomyError: see `accuracy`.
         """
-        expected, count = self._classes(fp32, "the cut file")
-        found, _ = self._classes(made, f"the {precision.name} file")
-        labels = np.array(self.test.labels)
-        if labels.max() >= count:
-            raise AnatomyError(
-                f"label {labels.max()} is out of range for a file with {count} classes (valid 0–{count - 1}); "
-                "next step: check --label-column"
-            )
         return precision_report(
             precision,
             conversion,
-            classes=found,
-            expected=expected,
-            labels=labels,
+            classes=self._classes(made, f"the {precision.name} file"),
+            expected=self._classes(fp32, "the cut model"),
+            labels=np.array(self.test.labels),
             size_bytes=_size_bytes(made),
             size_bytes_fp32=_size_bytes(fp32),
         )
 
-    def _classes(self, graph: Path, name: str) -> tuple[np.ndarray, int]:
-        """(texts,) the class of each test text, and how many classes there are."""
+    def _classes(self, graph: Path, name: str) -> np.ndarray:
+        """(texts,) the class of each test text."""
         output = logits_name(onnx.load(graph, load_external_data=False))
         session = TextSession(graph, name, hint="next step: leave --data out")
         rows = [session.run([output], self.reader.inputs(text))[0] for text in self.test.texts]
@@ -170,7 +170,12 @@ class Judge:
             raise AnatomyError(
                 f"{name}: output '{output}' is {rows[0].shape}, expected logits (1, classes); {session.hint}"
             )
-        return np.concatenate(rows).argmax(-1), rows[0].shape[1]
+        count, largest = rows[0].shape[1], max(self.test.labels)
+        if largest >= count:
+            raise AnatomyError(
+                f"label {largest} is out of range for {count} classes, numbered from 0; next step: check --label-column"
+            )
+        return np.concatenate(rows).argmax(-1)
 
 
 def _size_bytes(path: Path) -> int:

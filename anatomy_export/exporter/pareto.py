@@ -77,7 +77,7 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
     earlier = file.earlier(settings, _check_entry)
     results = {name: one for name, one in earlier["results"].items() if name != DENSE} if earlier else {}
-    open_directory(request.output)
+    open_directory(request.output, empty=earlier is None)
     table = _latency_table(request, checkpoint, progress)
     widths = [block.width for block in model_blocks(checkpoint.model)]
     for one in results.values():

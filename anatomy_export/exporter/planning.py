@@ -59,6 +59,12 @@ def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, 
         progress.note(
             f"note: accuracy cannot be measured ({reason}), so half of the neurons stay (--keep-ratio 0.5){how}"
         )
+    budget = options.max_accuracy_drop
+    if budget is not None and data is not None and 100 / len(data.validation) > budget:
+        progress.note(
+            f"note: one of {len(data.validation)} validation texts is {100 / len(data.validation):.2f} points, the "
+            f"budget is {budget:g}: too few to see such a drop; next step: pass more rows, or use --keep-ratio"
+        )
     return options
 
 

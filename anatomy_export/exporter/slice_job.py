@@ -1,5 +1,7 @@
 """`anatomy slice-onnx` as a job: open the model, read or make the plan, cut, judge, write. Without torch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.precision import FP32, Precision
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions
-from anatomy_export.files import require_writable_file, write_atomic
+from anatomy_export.files import staged_file
 from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
 
@@ -22,8 +24,8 @@ from anatomy_export.progress import Progress
 class SliceRequest:
     """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the file.
 
-    `probes` and `strong_threshold` are of criterion anatomy. `data` is the labelled text that another `precision` is
-    judged on. Both read text with `tokenizer`, None for the tokenizer.json beside the model.
+    `probes` and `strong_threshold` are of criterion anatomy. `data` is the labelled text that accuracy is measured
+    on. Both read text with `tokenizer`, None for the tokenizer.json beside the model.
     """
 
     model: Path
@@ -59,37 +61,42 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
     plan = _own_plan(request, model, reader, progress) if given is None else given
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    judge = None
-    if request.precision.converts and request.output is not None:
-        judge = None if reader is None else _judge(request, model, reader)
-        if judge is None:
-            progress.note(
-                f"note: what {request.precision.name} costs in accuracy is not measured; "
-                "next step: pass labelled text as --data"
-            )
-    result = slice_onnx(
-        model,
-        plan,
-        repair,
-        request.output,
-        precision=request.precision,
-        judge=judge,
-        force=request.force,
-        progress=progress,
-    )
-    if request.save_plan is not None:
-        request.save_plan.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(request.save_plan, plan.to_json())
-    return result
+    judge = None if reader is None else _judge(request, model, reader)
+    if judge is None and request.precision.converts and request.output is not None:
+        progress.note(
+            f"note: what {request.precision.name} costs in accuracy is not measured; "
+            "next step: pass labelled text as --data"
+        )
+    with _plan_beside(request, plan):
+        return slice_onnx(
+            model,
+            plan,
+            repair,
+            request.output,
+            precision=request.precision,
+            judge=judge,
+            force=request.force,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _plan_beside(request: SliceRequest, plan: PrunePlan) -> Iterator[None]:
+    """Write the plan where it is asked for, once the block is through; that it can be is seen before."""
+    if request.save_plan is None:
+        yield
+        return
+    with staged_file(request.save_plan, request.force) as staged:
+        staged.write_text(plan.to_json(), encoding="utf-8")
+        yield
 
 
 def _check_save_plan(request: SliceRequest, model: OnnxModel, path: Path) -> None:
-    """Raise AnatomyError where the plan could not be written once the model is, or would replace one of its files."""
+    """Raise AnatomyError where the plan would replace a file of the model that is cut, or of the result."""
     refuse_own_files(model, path)
     output = request.output
     if output is not None and path.resolve() in (output.resolve(), output.with_name(f"{output.name}.data").resolve()):
         raise AnatomyError(f"--save-plan and --output are the same file {path}; next step: choose another --save-plan")
-    require_writable_file(path, request.force)
 
 
 def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:

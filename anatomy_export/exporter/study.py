@@ -89,7 +89,7 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
     settings = _settings(request, checkpoint, anatomy, data, max_length, len(texts))
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
     earlier = file.earlier(settings, _check_entry) or {}
-    open_directory(request.output)
+    open_directory(request.output, empty=not earlier)
     save_anatomy(anatomy, checkpoint, request.output, request.model)
     planner = Planner(anatomy, family_of(checkpoint.model.config).rule, PROBE_REDUCTION)
     encoded = encode_texts(checkpoint, texts.texts, max_length)

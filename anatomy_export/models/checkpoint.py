@@ -220,7 +220,10 @@ def _sliced_weights(source: str) -> Path:
             raise _nothing_from_hub(source, error) from error
     file = Path(source) / "model.safetensors"
     if not file.is_file():
-        raise AnatomyError(f"model {source}: a sliced checkpoint without model.safetensors")
+        raise AnatomyError(
+            f"model {source}: a sliced checkpoint without model.safetensors; "
+            "next step: pass the directory that holds it, or export the bundle again with --with-checkpoint"
+        )
     return file
 
 

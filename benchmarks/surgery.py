@@ -1,0 +1,112 @@
+"""`anatomy slice-onnx` on what each exporter writes: the widths that are cut, and the error against the torch route.
+
+Run `.venv/bin/python benchmarks/surgery.py`, then `.venv-optimum/bin/python benchmarks/surgery.py` for optimum's
+exporters: each adds what its environment can write to surgery.json beside this file. The embedded models lose 70 % of
+their FFN neurons, unequal widths and repaired weights; the other families are the tests' small seeded ones.
+"""
+
+import importlib.metadata
+import json
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+from anatomy_export.data import movie_reviews
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.evaluate import OnnxClassifier
+from anatomy_export.exporter.frontier import Pruned, Way, prune_ways
+from anatomy_export.exporter.plan import PrunePlan
+from anatomy_export.exporter.prune import slice_neurons
+from anatomy_export.exporter.repair import Repair
+from anatomy_export.exporter.slice_job import SliceRequest, run_slice
+from anatomy_export.exporter.verify import logits_of, torch_forward, verification_batches
+from anatomy_export.files import write_atomic
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.probes import BUILT_IN_PROBES
+from anatomy_export.progress import Progress
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from test_onnx_surgery_exports import EXPORTERS, FAMILY_NAMES, KEEP, plan_for, repair_for, sensitive_checkpoint
+
+OUTPUT = Path(__file__).with_suffix(".json")
+EMBEDDED = ("bert", "gpt2")
+WAY = Way("obs-gradient", "sensitivity", "auto", 0.7)
+ALIGN, MAX_LENGTH = 16, 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, and what is done to it."""
+
+    name: str
+    checkpoint: Checkpoint
+    plan: PrunePlan
+    repair: Repair
+
+
+def main() -> None:
+    progress = Progress()
+    found = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
+    for case in cases(progress):
+        for exporter in EXPORTERS:
+            if "optimum" in exporter and find_spec("optimum") is None:
+                continue
+            if case.name.startswith("gpt2") and exporter.startswith("torchscript") and transformers.__version__ < "5":
+                continue  # TorchScript cannot trace its mask there
+            key = f"{case.name}/{exporter}"
+            if key not in found:
+                with tempfile.TemporaryDirectory() as folder:
+                    found[key] = measure(case, exporter, Path(folder), progress)
+                print(key, f"{found[key]['max_abs_error']:.1e}", flush=True)
+                write_atomic(OUTPUT, json.dumps(found, indent=1) + "\n")
+
+
+def cases(progress: Progress):
+    for name in EMBEDDED:
+        checkpoint = load_checkpoint(resolve_model(name, progress).checkpoint)
+        (pruned,) = prune_ways(checkpoint, movie_reviews().train, [WAY], seed=0, examples=512, align=ALIGN)
+        if not isinstance(pruned, Pruned) or pruned.repair is None:
+            raise AnatomyError(f"{name} was not pruned and repaired")
+        yield Case(name, checkpoint, pruned.plan, pruned.repair)
+    for family in FAMILY_NAMES:
+        checkpoint = sensitive_checkpoint(family)
+        plan = plan_for(checkpoint.model, KEEP)
+        repair = repair_for(checkpoint.model, plan, 1)
+        yield Case(f"{family}, small", checkpoint, replace(plan, repair=repair.entry()), repair)
+
+
+def measure(case: Case, exporter: str, folder: Path, progress: Progress) -> dict:
+    """Export, cut by the plan, and compare with the sliced torch model: largest error over the logits of ten texts."""
+    checkpoint = Checkpoint(case.checkpoint.model, case.checkpoint.tokenizer)
+    with progress.stage(f"export by {exporter}"), torch.no_grad():
+        EXPORTERS[exporter](checkpoint, folder / "model.onnx")
+    (folder / "plan.json").write_text(case.plan.to_json(), encoding="utf-8")
+    case.repair.save(folder)
+    cut = run_slice(SliceRequest(folder / "model.onnx", folder / "cut.onnx", folder / "plan.json"), progress)
+    batches = verification_batches(checkpoint.tokenizer, BUILT_IN_PROBES, MAX_LENGTH)
+    sliced = slice_neurons(checkpoint.model, case.plan, case.repair)
+    expected = np.concatenate(logits_of(torch_forward(sliced), batches))
+    dense = np.concatenate(logits_of(torch_forward(checkpoint.model), batches))
+    own = np.concatenate(logits_of(OnnxClassifier(folder / "cut.onnx", checkpoint.tokenizer, MAX_LENGTH).run, batches))
+    return {
+        "found_as": cut.layers[0].found_as,
+        "widths": [layer.width for layer in cut.layers],
+        "kept": [layer.kept for layer in cut.layers],
+        "max_abs_error": float(np.abs(own - expected).max()),
+        "dense_differs_by": float(np.abs(dense - expected).max()),
+        "size_bytes": cut.size_bytes,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "onnxruntime": importlib.metadata.version("onnxruntime-gpu" if "optimum" in sys.prefix else "onnxruntime"),
+    }
+
+
+if __name__ == "__main__":
+    main()
