@@ -92,6 +92,7 @@ def frontier_section(model: str) -> str:
         for level in present
     ]
     seeds = sorted({group.seeds for way, group in study.groups.items() if not way.startswith(DEFAULT)})
+    counted = f"{' or '.join(map(str, seeds))} seed{'' if seeds == [1] else 's'}"
     return f"""## The accuracy frontier, {model}
 
 `benchmarks/frontier.py --model {model}`: {len(study.dense_right):,} test sentences, dense accuracy
@@ -104,13 +105,18 @@ The default way (`--criterion obs-gradient --allocate sensitivity --compensate a
 
 {markdown_table(("removed", "seeds", "drop, points", "agreement, %", "mean change of probability, points"), default)}
 
-Criteria run so far ({len(study.criteria())} of {len(CRITERIA)}), equal widths in every layer, without and with repair
-({" or ".join(map(str, seeds))} seeds): drop in points at each share removed; in brackets with `--compensate auto`.
+Criteria{run_so_far(study)}, equal widths in every layer, without and with repair
+({counted}): drop in points at each share removed; in brackets with `--compensate auto`.
 
 {markdown_table(("criterion", *map(level_name, LEVELS)), [criterion_row(study, one) for one in study.criteria()])}
 
 {markdown_table(("bar", "asked", "measured", "met"), bars(study, model))}
 """
+
+
+def run_so_far(study: Study) -> str:
+    found = {way.split("/")[0] for way in study.groups if "/uniform/" in way}
+    return "" if len(found) == len(CRITERIA) else f" run so far ({len(found)} of {len(CRITERIA)})"
 
 
 def criterion_row(study: Study, criterion: str) -> tuple[str, ...]:

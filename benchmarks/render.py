@@ -8,6 +8,7 @@ from claims_page import paper_markdown
 from frontier_tables import frontier_section
 from precision_tables import precision_section
 from study_tables import score_section, study_section
+from surgery_tables import surgery_section
 
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.bench.tables import (
@@ -44,12 +45,22 @@ def gap_section() -> str:
 torch-compile and OpenVINO run dense only.
 
 {markdown_table(HEADINGS, rows)}
-{notes(*bodies)}
+{gap_notes(bodies)}
 ![latency against neurons removed](../benchmarks/gap.svg)
 
 {markdown_table(("bar", "asked", "measured", "met"), bars)}
 {chr(10).join(limit_sentence(body) for body in bodies)}
 """
+
+
+def gap_notes(bodies: list[dict]) -> str:
+    """The notes of both batch sizes, and which of them each peak is of."""
+    told = [
+        note.replace("in the same run", f"in the run at batch {body['settings']['batches'][0]}")
+        for body in bodies
+        for note in bench_notes(body)
+    ]
+    return "".join(f"{note}\n\n" for note in dict.fromkeys(told))
 
 
 def limit_sentence(body: dict) -> str:
@@ -249,6 +260,7 @@ OPTIONAL = {
     "target-speedup.json": speedup_section,
     "calibration-cost.json": cost_section,
     "precision.json": precision_section,
+    "surgery.json": surgery_section,
 }
 
 
