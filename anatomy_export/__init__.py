@@ -26,8 +26,7 @@ def load(directory, *, allow_random_head: bool = False):
     Raises:
         AnatomyError: there is no checkpoint, or a tensor of it is missing, left over, damaged or of another shape.
     """
-    from anatomy_export.exporter.bundle import checkpoint_of
-    from anatomy_export.models.checkpoint import load_checkpoint
+    from anatomy_export.models.checkpoint import checkpoint_of, load_checkpoint
 
     return load_checkpoint(str(checkpoint_of(directory)), allow_random_head=allow_random_head)
 

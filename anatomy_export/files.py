@@ -12,7 +12,8 @@ from pathlib import Path
 
 from anatomy_export.errors import AnatomyError
 
-MARKS = ("bundle.json", "bench.json", "finetune.json", "provenance.json")
+MANIFEST = "bundle.json"
+MARKS = (MANIFEST, "bench.json", "finetune.json", "provenance.json")
 
 
 def sha256_file(path: Path) -> str:

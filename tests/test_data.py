@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from anatomy_export.data import load_dataset, load_texts, movie_reviews
+from anatomy_export.data import Dataset, Examples, load_dataset, load_texts, movie_reviews
 from anatomy_export.errors import AnatomyError
 
 ROWS = pd.DataFrame({"text": [f"text {i}" for i in range(50)], "label": [i % 2 for i in range(50)]})
@@ -144,3 +144,9 @@ def test_unquoted_separators_are_refused(tmp_path):
     path.write_text("text,label\n" + "".join(f"a film, number {one},{one % 2}\n" for one in range(20)))
     with pytest.raises(AnatomyError, match="rows have more fields than the header names; next step: put texts"):
         load_dataset(str(path))
+
+
+def test_the_embedded_texts_without_labels(monkeypatch):
+    reviews = Dataset("movie-reviews", Examples(("a", "b"), (0, 1)), Examples((), ()), Examples((), ()), ())
+    monkeypatch.setattr("anatomy_export.data.movie_reviews", lambda: reviews)
+    assert load_texts("movie-reviews").train == Examples(("a", "b"), ())

@@ -201,7 +201,7 @@ def test_a_score_does_not_replace_a_study(tested):
 
 def test_study_needs_labelled_text(bert_directory, tmp_path):
     done = run("study", "--model", bert_directory, "--output", tmp_path / "s")
-    refused(done, tmp_path / "s", 1, "needs a trained model and labelled text; next step: pass --data")
+    refused(done, tmp_path / "s", 1, "needs labelled text; next step: pass --data")
     refused(run("study", "--model", bert_directory, "--output", tmp_path / "s", "--seeds", "-1"), tmp_path / "s", 2)
 
 

@@ -138,9 +138,8 @@ class TorchEngine:
             raise MissingExtraError("torch", "cpu") from error
         import transformers
 
-        from anatomy_export.exporter.bundle import checkpoint_of
         from anatomy_export.exporter.onnx_export import graph_inputs
-        from anatomy_export.models.checkpoint import load_checkpoint
+        from anatomy_export.models.checkpoint import checkpoint_of, load_checkpoint
 
         torch.set_num_threads(spec.threads)
         torch.set_num_interop_threads(1)

@@ -63,6 +63,8 @@ def read_results(path: Path) -> dict:
         AnatomyError: missing, damaged, or of an unknown format version.
     """
     file = path / "bench.json" if path.is_dir() else path
+    if not file.is_file():
+        raise AnatomyError(f"{file}: no such file; next step: pass what anatomy-bench wrote")
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
         found = body["format_version"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from anatomy_export.bench.environment import cpu_flags, package_versions
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.bundle import FORMAT_VERSION, MANIFEST, read_manifest
+from anatomy_export.exporter.bundle import FORMAT_VERSION, read_manifest
 from anatomy_export.exporter.flops import FlopModel
 from anatomy_export.fetch import cache_directory
-from anatomy_export.files import sha256_file
+from anatomy_export.files import MANIFEST, sha256_file
 from anatomy_export.progress import Progress
 
 MODES = ("dense", "mask", "slice")

@@ -11,10 +11,9 @@ import numpy as np
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.card import model_card
 from anatomy_export.exporter.flops import FlopModel
-from anatomy_export.files import sha256_file
+from anatomy_export.files import MANIFEST, sha256_file
 
 FORMAT_VERSION = 1
-MANIFEST = "bundle.json"
 CLASSIFY = "classify.py"
 REFERENCE_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
 
@@ -45,20 +44,6 @@ class BundleFacts:
     precision: str = "fp32"
     conversion: dict | None = None
     source_card: dict = field(default_factory=dict)
-
-
-def checkpoint_of(directory) -> Path | str:
-    """The checkpoint directory inside a bundle, or the argument itself where it is no bundle.
-
-    Raises:
-        AnatomyError: a bundle without a checkpoint.
-    """
-    path = Path(directory)
-    if not (path / MANIFEST).is_file():
-        return directory
-    if not (path / "checkpoint").is_dir():
-        raise AnatomyError(f"bundle {path} holds no checkpoint; next step: export it again with --with-checkpoint")
-    return path / "checkpoint"
 
 
 def read_manifest(directory: Path) -> dict:

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from anatomy_export.errors import AnatomyError, VerifyError
-from anatomy_export.exporter.bundle import FORMAT_VERSION, MANIFEST, REFERENCE_TOLERANCE, manifest_checksum
-from anatomy_export.files import sha256_file
+from anatomy_export.exporter.bundle import FORMAT_VERSION, REFERENCE_TOLERANCE, manifest_checksum
+from anatomy_export.files import MANIFEST, sha256_file
 
 REQUIRED = ("model.onnx", "plan.json")
 MOST_MANIFEST_BYTES = 2**24

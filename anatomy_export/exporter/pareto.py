@@ -65,10 +65,13 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     with progress.stage("load model and data"):
         checkpoint = load_checkpoint(source.checkpoint)
         data = load_source_data(source, checkpoint, request.data)
-    if source.random_weights or data is None or not len(data.validation):
+    if source.random_weights:
         raise AnatomyError(
-            "anatomy pareto needs a trained model and labelled text with a validation split; next step: pass --data"
+            f"model {request.model} is not trained, anatomy pareto needs one that is; "
+            "next step: pass a fine-tuned --model"
         )
+    if data is None or not len(data.validation):
+        raise AnatomyError("anatomy pareto needs labelled text with a validation split; next step: pass --data")
     max_length = sequence_length(checkpoint, request.data.max_length)
     sample = calibration_sample(
         checkpoint, data.train, request.data.calibration_examples, seed=request.seed, max_length=max_length

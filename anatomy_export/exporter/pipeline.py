@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.data import Dataset, load_dataset, load_texts
-from anatomy_export.exporter.bundle import MANIFEST, BundleFacts, write_manifest
+from anatomy_export.exporter.bundle import BundleFacts, write_manifest
 from anatomy_export.exporter.card import source_card
 from anatomy_export.exporter.checks import (
     Job,
@@ -30,7 +30,7 @@ from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import TOLERANCE, VerifyReport, verification_batches
-from anatomy_export.files import staged_directory
+from anatomy_export.files import MANIFEST, staged_directory
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import (
     Checkpoint,

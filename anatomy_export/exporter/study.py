@@ -105,8 +105,13 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
 def _test_texts(request: StudyRequest, source: ModelSource, checkpoint: Checkpoint) -> tuple[str, Examples]:
     """Fingerprint of the data, and the texts that accuracy is measured on."""
     data = load_source_data(source, checkpoint, request.data)
-    if source.random_weights or data is None:
-        raise AnatomyError("anatomy study needs a trained model and labelled text; next step: pass --data")
+    if source.random_weights:
+        raise AnatomyError(
+            f"model {request.model} is not trained, anatomy study needs one that is; "
+            "next step: pass a fine-tuned --model"
+        )
+    if data is None:
+        raise AnatomyError("anatomy study needs labelled text; next step: pass --data")
     return data.fingerprint, data.test.head(request.data.eval_examples)
 
 

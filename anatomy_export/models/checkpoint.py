@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from anatomy_export.errors import AnatomyError, first_line
-from anatomy_export.files import sha256_file
+from anatomy_export.files import MANIFEST, sha256_file
 from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.tokenizing import check_tokenizer, fit_tokenizer, require_tokenizer_files, settle_padding
 
@@ -34,6 +34,20 @@ class Checkpoint:
     model: transformers.PreTrainedModel
     tokenizer: transformers.PreTrainedTokenizerBase
     random_head: bool = False
+
+
+def checkpoint_of(directory) -> Path | str:
+    """The checkpoint directory inside a bundle, or the argument itself where it is no bundle.
+
+    Raises:
+        AnatomyError: a bundle without a checkpoint.
+    """
+    path = Path(directory)
+    if not (path / MANIFEST).is_file():
+        return directory
+    if not (path / "checkpoint").is_dir():
+        raise AnatomyError(f"bundle {path} holds no checkpoint; next step: export it again with --with-checkpoint")
+    return path / "checkpoint"
 
 
 def load_checkpoint(

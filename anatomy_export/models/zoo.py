@@ -14,7 +14,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.fetch import PACKAGES, cache_directory, cache_lock, fetch_package
 from anatomy_export.files import sha256_file, staged_directory
 from anatomy_export.models import gpt2
-from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint
+from anatomy_export.models.checkpoint import Checkpoint, checkpoint_of, save_checkpoint
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
 from anatomy_export.models.tokenizing import fit_tokenizer
 from anatomy_export.progress import Progress
@@ -50,12 +50,18 @@ class _Embedded:
 
 
 def resolve_model(name: str, progress: Progress) -> ModelSource:
-    """Turn an alias, directory or hub id into a checkpoint; an embedded model is trained once and cached."""
+    """Turn an alias, directory, bundle or hub id into a checkpoint; an embedded model is trained once and cached.
+
+    Raises:
+        AnatomyError: a bundle without a checkpoint, or an embedded model cannot be made.
+    """
     if name in EMBEDDED_MODELS:
         return _embedded(name, progress)
     if name in RANDOM_MODELS:
         return _random(name, progress)
-    return ModelSource(Path(name).resolve().name if Path(name).is_dir() else name, name, {"source": name})
+    return ModelSource(
+        Path(name).resolve().name if Path(name).is_dir() else name, str(checkpoint_of(name)), {"source": name}
+    )
 
 
 def minilm_directory() -> Path:
