@@ -36,6 +36,8 @@ def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_fil
     assert {"bundle.json", "model.onnx", "config.json", "plan.json", "verify.json", "README.md", "checkpoint"} <= names
     assert read_plan(output / "plan.json").kept_widths == [12, 12, 12]
     assert anatomy_export.load(output).model.config.anatomy_ffn_widths == [12, 12, 12]
+    scored = run("score", "--model", output, "--output", tmp_path / "anatomy")
+    assert scored.exit_code == 0, scored.stderr
     check = [sys.executable, Path(__file__).with_name("check_outside.py"), output]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -58,6 +60,9 @@ def test_table_and_not_available_accuracy(bert_directory, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "FFN neurons" in result.stdout
     assert "n/a" in result.stdout
+    scored = run("score", "--model", tmp_path / "d", "--output", tmp_path / "anatomy")
+    assert scored.exit_code == 1
+    assert "holds no checkpoint; next step: export it again with --with-checkpoint" in scored.stderr
     assert f"wrote {tmp_path / 'd'}" in result.stdout.replace("\n", "")
 
 
