@@ -87,7 +87,7 @@ def test_standard_operators_for_engines_that_know_no_others():
 
 def test_a_missing_library_is_named_before_any_work(monkeypatch):
     monkeypatch.setattr("anatomy_export.bench.engines.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"openvino is not installed; .*anatomy-export\[openvino\]"):
+    with pytest.raises(MissingExtraError, match=r"openvino is not installed; .*\.\[openvino\]"):
         require_engines(["openvino"])
 
 

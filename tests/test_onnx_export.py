@@ -120,5 +120,5 @@ def test_optimum_exports_the_same_function(family, fuse, tmp_path: Path):
 
 @pytest.mark.skipif(find_spec("optimum") is not None, reason="the optimum extra is installed")
 def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path):
-    with pytest.raises(AnatomyError, match=r"optimum-onnx is not installed; .*anatomy-export\[optimum\]"):
+    with pytest.raises(AnatomyError, match=r"optimum-onnx is not installed; .*\.\[optimum\]"):
         export_onnx(tiny_checkpoint("bert"), tmp_path / "model.onnx", exporter="optimum", metadata={})
