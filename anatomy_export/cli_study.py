@@ -106,7 +106,8 @@ def pareto(**options) -> None:
 def _pareto_table(body: dict) -> Table:
     table = Table(title="what no other way beats")
     for heading in ("way", "removed, %", "× dense", "validation, %", "test, %", "agreement, %"):
-        table.add_column(heading, justify="left" if heading == "way" else "right")
+        way = heading == "way"
+        table.add_column(heading, justify="left" if way else "right", overflow="fold" if way else "ellipsis")
     for name in body["non_dominated"]:
         one, test = body["results"][name], body["test"][name]
         table.add_row(
