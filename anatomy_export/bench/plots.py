@@ -63,8 +63,10 @@ def pareto_plot(body: dict) -> bytes:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = _figure(figsize=(7.5, 5))
+    figure = _figure(figsize=(9.5, 5))
     axes = figure.add_subplot()
+    dense = body["results"]["dense"]
+    axes.plot([1.0], [100 * dense["accuracy"]], "D", color="black", label="dense")
     ways = {name: one for name, one in body["results"].items() if "speedup" in one and "criterion" in one}
     for index, criterion in enumerate(dict.fromkeys(one["criterion"] for one in ways.values())):
         same = [one for one in ways.values() if one["criterion"] == criterion]
@@ -80,7 +82,7 @@ def pareto_plot(body: dict) -> bytes:
     axes.set_xlabel(f"times the dense model's speed, {shape}")
     axes.set_ylabel("accuracy on validation, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small", ncols=2)
+    figure.legend(fontsize="x-small", loc="outside right upper")
     return _svg(figure)
 
 
