@@ -15,6 +15,7 @@ from anatomy_export.exporter.calibrate import (
     calibration_sample,
     first_calls,
     run_ffn,
+    run_head,
     run_layer,
 )
 from anatomy_export.exporter.dense_run import loss, margin, run_dense
@@ -62,7 +63,7 @@ def test_layer_by_layer_is_the_model(family_name):
             run, half_way = run_ffn(model, layer, call)
             call = run_layer(model, layer, call)
             handle.remove()
-            assert half_way.attention is not None
+            assert half_way.attention is not None and half_way.activation is not None
             torch.testing.assert_close(run_layer(model, layer, half_way).hidden, call.hidden)
             torch.testing.assert_close(run.activation, seen[0][0])
             torch.testing.assert_close(run.activation @ block.down_weight + block.down_bias, seen[0][1])
@@ -70,16 +71,44 @@ def test_layer_by_layer_is_the_model(family_name):
                 torch.testing.assert_close(call.hidden[real], states[layer + 1][real])
         last = model.transformer.ln_f(call.hidden) if family_name == "gpt2" else call.hidden
         torch.testing.assert_close(last[real], states[-1][real])
+        with torch.inference_mode():
+            torch.testing.assert_close(run_head(model, batch.inputs, call), model(**batch.inputs).logits)
+
+
+def test_the_head_reads_what_the_layers_gave(family_name):
+    model, batches = calibrated(family_name)
+    call = first_calls(model, batches)[0]
+    for layer in range(len(model_blocks(model))):
+        call = run_layer(model, layer, call)
+    logits = run_head(model, batches[0].inputs, call)
+    other = run_head(model, batches[0].inputs, replace(call, hidden=call.hidden.flip(-1)))
+    assert not torch.allclose(logits, other)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**batches[0].inputs).logits, logits)
 
 
 def test_attention_is_not_run_again():
     """What the call brings of it is taken: another output of it gives another output of the layer."""
     model, batches = calibrated("bert")
     _, half_way = run_ffn(model, 0, first_calls(model, batches)[0])
-    other = tuple(None if one is None else one + 1 for one in half_way.attention)
+    other = tuple(None if one is None else one.flip(-1) for one in half_way.attention)
     right = run_layer(model, 0, half_way).hidden
     assert not torch.allclose(run_layer(model, 0, replace(half_way, attention=other)).hidden, right)
     torch.testing.assert_close(run_layer(model, 0, replace(half_way, attention=None)).hidden, right)
+
+
+def test_the_up_projection_is_not_run_again(family_name):
+    """The activation that the call brings is taken, with the down-projection as it is now."""
+    model, batches = calibrated(family_name)
+    _, half_way = run_ffn(model, 0, first_calls(model, batches)[0])
+    right = run_layer(model, 0, half_way).hidden
+    other = replace(half_way, activation=half_way.activation + 1)
+    assert not torch.allclose(run_layer(model, 0, other).hidden, right)
+    with torch.no_grad():
+        model_blocks(model)[0].down_bias.add_(torch.linspace(0, 1, right.shape[-1]))
+    changed = run_layer(model, 0, half_way).hidden
+    assert not torch.allclose(changed, right)
+    torch.testing.assert_close(run_layer(model, 0, replace(half_way, activation=None)).hidden, changed)
 
 
 def slopes(model, batches, objective, parameter: torch.Tensor, change: torch.Tensor, step: float = 1e-2):

@@ -6,8 +6,8 @@ and in the last layer only the token that the classifier reads counts: no other 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,13 +53,16 @@ class Batch:
 class LayerCall:
     """One batch on its way through the layers: `hidden: (B, T, d)` and the layers' other arguments.
 
-    `attention` is what the layer's attention gave for them, where it was run already.
+    `attention` is what the layer's attention gave for them and `activation: (B, T, n)` what its neurons send, where
+    they were run already; `in_tuple` tells how the layers hand on what they give.
     """
 
     hidden: torch.Tensor
     rest: tuple
     keywords: dict
     attention: torch.Tensor | tuple | None = None
+    activation: torch.Tensor | None = None
+    in_tuple: bool = False
 
 
 def on_calibration_device(checkpoint: Checkpoint) -> Checkpoint:
@@ -205,7 +208,7 @@ class FfnRun:
 
 @torch.no_grad()
 def run_ffn(model, layer: int, call: LayerCall) -> tuple[FfnRun, LayerCall]:
-    """What a layer's FFN does with one batch, and the call with what attention gave on the way."""
+    """What a layer's FFN does with one batch, and the call with what attention and neurons gave on the way."""
     activations: list[torch.Tensor] = []
     attention: list[torch.Tensor | tuple] = []
     down = model_blocks(model)[layer].down
@@ -221,16 +224,31 @@ def run_ffn(model, layer: int, call: LayerCall) -> tuple[FfnRun, LayerCall]:
             handle.remove()
     if not activations:
         raise AnatomyError(f"layer {layer}: its forward pass does not reach the FFN's down-projection")
-    half_way = replace(call, attention=_first_only(attention[0]) if attention else None)
+    half_way = replace(call, attention=_first_only(attention[0]) if attention else None, activation=activations[0])
     return FfnRun(activations[0], sums[0]), half_way
 
 
 @torch.no_grad()
 def run_layer(model, layer: int, call: LayerCall) -> LayerCall:
-    """Run one layer on one batch, without its attention where the call has what that gave."""
-    with _attention_given(model, layer, call.attention):
+    """Run one layer on one batch, without its attention and its up-projection where the call has what those gave."""
+    with _attention_given(model, layer, call.attention), _activation_given(model, layer, call.activation):
         output = model_layers(model)[layer](call.hidden, *call.rest, **call.keywords)
-    return replace(call, hidden=output[0] if isinstance(output, tuple) else output, attention=None)
+    in_tuple = isinstance(output, tuple)
+    hidden = output[0] if in_tuple else output
+    return replace(call, hidden=hidden, attention=None, activation=None, in_tuple=in_tuple)
+
+
+@torch.no_grad()
+def run_head(model, inputs: dict[str, torch.Tensor], call: LayerCall) -> torch.Tensor:
+    """Logits (B, C) of a batch that went through every layer; `inputs` are the model's."""
+
+    def give(*args, **keywords):
+        return (call.hidden,) if call.in_tuple else call.hidden
+
+    with ExitStack() as stack:
+        for layer in model_layers(model):
+            stack.enter_context(_forward(layer, give))
+        return model(**inputs).logits
 
 
 def _attention(model, layer: int) -> torch.nn.Module:
@@ -248,14 +266,35 @@ def _first_only(output: torch.Tensor | tuple) -> torch.Tensor | tuple:
 
 
 @contextmanager
+def _forward(module: torch.nn.Module, function: Callable) -> Iterator[None]:
+    """Inside: the module does `function` instead of its own forward pass."""
+    module.forward = function
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextmanager
 def _attention_given(model, layer: int, output: torch.Tensor | tuple | None) -> Iterator[None]:
     """Inside: the layer's attention gives `output` without being run; None: it is run."""
     if output is None:
         yield
         return
-    attention = _attention(model, layer)
-    attention.forward = lambda *args, **keywords: output
-    try:
+    with _forward(_attention(model, layer), lambda *args, **keywords: output):
         yield
-    finally:
-        del attention.forward
+
+
+@contextmanager
+def _activation_given(model, layer: int, activation: torch.Tensor | None) -> Iterator[None]:
+    """Inside: the layer's down-projection reads `activation`, and the up-projection is not run; None: it is."""
+    if activation is None:
+        yield
+        return
+    block = model_blocks(model)[layer]
+    project = block.down.forward
+    with (
+        _forward(block.up, lambda hidden: hidden[..., :0]),
+        _forward(block.down, lambda nothing: project(activation)),
+    ):
+        yield

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from anatomy_export.exporter.calibrate import Batch, FfnRun, first_calls, run_ffn, run_layer
+from anatomy_export.exporter.calibrate import Batch, FfnRun, LayerCall, first_calls, run_ffn, run_head, run_layer
 from anatomy_export.exporter.compensate import AUTO, NONE, RIDGES, Correction, fit_correction
 from anatomy_export.exporter.dense_run import DenseRun
 from anatomy_export.exporter.predictions import expected_losses
@@ -22,6 +22,7 @@ from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import FfnBlock, model_blocks
 
 FITTED_TO = "the dense model's states"
+HELD_BYTES = 2**29
 GUARD_TOKENS = 4096
 GUARD_SENTENCES, GUARD_ERRORS = 100, 2
 
@@ -77,60 +78,70 @@ def refit(
     for layer, block in enumerate(model_blocks(pruned)):
         kept = torch.as_tensor(np.asarray(keep[layer]), device=block.down_weight.device)
         block.resize_(block.up_weight[kept], block.up_bias[kept], block.down_weight[kept])
-        sums = _LayerSums(layer == len(keep) - 1, exponent)
+        sums, held = _LayerSums(layer == len(keep) - 1, exponent), 0
         for position, (batch, sensitivity) in enumerate(zip(batches, dense.sensitivity, strict=True)):
-            run, calls[position] = run_ffn(pruned, layer, calls[position])
+            run, half_way = run_ffn(pruned, layer, calls[position])
             sums.add(batch, sensitivity[layer], run, dense.layer_sum(position, layer))
+            held += run.activation.nbytes
+            calls[position] = half_way if held <= HELD_BYTES else replace(half_way, activation=None)
+            del run, half_way
         fit, held_out = sums.fit.moments(), sums.held_out.moments()
         correction = fit_correction(fit, held_out, len(kept), mode=mode, metric=dense.metric[layer], ridges=ridges)
         repairs.append(_repair_(block, correction))
         outcomes.append(
             LayerOutcome(layer, fit.count, correction.mode, correction.ridge, correction.error, correction.masked_error)
         )
-        if layer < len(keep) - 1:
-            calls = [run_layer(pruned, layer, call) for call in calls]
+        for position, call in enumerate(calls):
+            calls[position] = run_layer(pruned, layer, call)
         after_layer(layer)
     done = Refit(Repair(tuple(repairs)), tuple(outcomes))
-    return _unless_worse(model, pruned, batches, dense, keep, done) if mode == AUTO else done
+    return _unless_worse(model, pruned, calls, batches, dense, keep, done) if mode == AUTO else done
 
 
 def _unless_worse(
-    model, repaired, batches: Sequence[Batch], dense: DenseRun, keep: Sequence[np.ndarray], done: Refit
+    model,
+    repaired,
+    calls: Sequence[LayerCall],
+    batches: Sequence[Batch],
+    dense: DenseRun,
+    keep: Sequence[np.ndarray],
+    done: Refit,
 ) -> Refit:
     """`done`, or no repair at all where the model that it gives is expected to be right less often on held-out text, by
-    more than `GUARD_ERRORS` standard errors.
+    more than `GUARD_ERRORS` standard errors. `calls` went through all its layers; its repair is undone here.
 
     Where little is left of the layers, each local optimum can lead further away from the dense model's classes.
     """
-    plain = copy.deepcopy(model)
+    chosen = _guarding(batches)
+    expected = _probabilities([dense.logits[one][batches[one].held_out] for one in chosen])
+    with_repair = [run_head(repaired, batches[one].inputs, calls[one])[batches[one].held_out] for one in chosen]
     untouched = []
-    for block, one in zip(model_blocks(plain), keep, strict=True):
-        kept = torch.as_tensor(np.asarray(one), device=block.down_weight.device)
-        block.resize_(block.up_weight[kept], block.up_bias[kept], block.down_weight[kept])
-        untouched.append(_repair_(block, Correction.nothing(len(kept), block.down_bias)))
-    losses = _held_out_losses((plain, repaired), batches, dense)
-    worse = losses[1] - losses[0]
-    if len(worse) < 2 or worse.mean() <= GUARD_ERRORS * worse.std(ddof=1) / math.sqrt(len(worse)):
+    for block, own, one in zip(model_blocks(repaired), model_blocks(model), keep, strict=True):
+        kept = torch.as_tensor(np.asarray(one), device=own.down_weight.device)
+        untouched.append(_set_down_(block, own.down_weight[kept], own.down_bias))
+    without = [_held_out_logits(repaired, batches[one]) for one in chosen]
+    losses = [expected_losses(expected, _probabilities(logits)) for logits in (without, with_repair)]
+    if _no_worse(losses[1] - losses[0]):
         return done
     outcomes = [replace(one, mode=NONE, ridge=None, error=one.masked_error) for one in done.outcomes]
     return Refit(Repair(tuple(untouched)), tuple(outcomes), left_out=True)
 
 
+def _no_worse(losses: np.ndarray) -> bool:
+    """Whether the mean of what each sentence loses is within the noise of nothing."""
+    return len(losses) < 2 or losses.mean() <= GUARD_ERRORS * losses.std(ddof=1) / math.sqrt(len(losses))
+
+
+def _guarding(batches: Sequence[Batch]) -> list[int]:
+    """Batches whose held-out text is enough to judge by, spread over all lengths."""
+    chosen = [position for position, batch in enumerate(batches) if batch.held_out.any()]
+    sentences = sum(int(batches[one].held_out.sum()) for one in chosen)
+    return chosen[:: max(1, min(_held_out_tokens(batches) // GUARD_TOKENS, sentences // GUARD_SENTENCES))]
+
+
 @torch.no_grad()
-def _held_out_losses(models: Sequence, batches: Sequence[Batch], dense: DenseRun) -> list[np.ndarray]:
-    """Each model's expected loss of accuracy by held-out sentence, (sentences,)."""
-    chosen = [(batch, logits) for batch, logits in zip(batches, dense.logits, strict=True) if batch.held_out.any()]
-    sentences = sum(int(batch.held_out.sum()) for batch, _ in chosen)
-    step = max(1, min(_held_out_tokens(batches) // GUARD_TOKENS, sentences // GUARD_SENTENCES))
-    expected = _probabilities([logits[batch.held_out] for batch, logits in chosen[::step]])
-    losses = []
-    for model in models:
-        own = [
-            model(**{name: values[batch.held_out] for name, values in batch.inputs.items()}).logits
-            for batch, _ in chosen[::step]
-        ]
-        losses.append(expected_losses(expected, _probabilities(own)))
-    return losses
+def _held_out_logits(model, batch: Batch) -> torch.Tensor:
+    return model(**{name: values[batch.held_out] for name, values in batch.inputs.items()}).logits
 
 
 def _probabilities(logits: Sequence[torch.Tensor]) -> np.ndarray:
@@ -151,18 +162,22 @@ class _LayerSums:
     @torch.no_grad()
     def add(self, batch: Batch, sensitivity: torch.Tensor, run: FfnRun, dense_sum: torch.Tensor) -> None:
         counts = batch.counts(self.last)
-        weights = token_weights(batch, sensitivity, self.last, self.exponent)[counts]
-        joined = torch.cat([run.activation[counts], (dense_sum - run.layer_sum)[counts]], dim=1)
-        held_out = batch.held_out[:, None].expand_as(counts)[counts]
-        for sums, chosen in ((self.fit, ~held_out), (self.held_out, held_out)):
-            sums.add(joined[chosen], weights[chosen])
+        weights = token_weights(batch, sensitivity, self.last, self.exponent)
+        lacking = dense_sum - run.layer_sum
+        for sums, sentences in ((self.fit, ~batch.held_out), (self.held_out, batch.held_out)):
+            chosen = counts & sentences[:, None]
+            sums.add(torch.cat([run.activation[chosen], lacking[chosen]], dim=1), weights[chosen])
+
+
+def _repair_(block: FfnBlock, correction: Correction) -> LayerRepair:
+    """Correct W2 and b2 of a block that has its kept neurons only."""
+    weight = (block.down_weight.double() + correction.weight).float()
+    return _set_down_(block, weight, (block.down_bias.double() + correction.bias).float())
 
 
 @torch.no_grad()
-def _repair_(block: FfnBlock, correction: Correction) -> LayerRepair:
-    """Correct W2 and b2 of a block that has its kept neurons only."""
-    down_weight = (block.down_weight.double() + correction.weight).float()
-    down_bias = (block.down_bias.double() + correction.bias).float()
-    block.resize_(block.up_weight, block.up_bias, down_weight)
-    block.down_bias.copy_(down_bias)
-    return LayerRepair(down_weight.cpu().numpy().copy(), down_bias.cpu().numpy().copy())
+def _set_down_(block: FfnBlock, weight: torch.Tensor, bias: torch.Tensor) -> LayerRepair:
+    """Give a block W2 (k, d) and b2 (d,)."""
+    block.resize_(block.up_weight, block.up_bias, weight)
+    block.down_bias.copy_(bias)
+    return LayerRepair(weight.detach().cpu().numpy().copy(), bias.detach().cpu().numpy().copy())

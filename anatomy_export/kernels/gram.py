@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 BLOCK_ROWS = 4096
-PANEL_COLUMNS = 512
+PANEL_COLUMNS = 384
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Moments:
 class GramAccumulator:
     """Sums of rows and of their outer products: products in the rows' dtype, block by block, sums in float64.
 
-    Only panels on and right of the diagonal are computed: the rest is their mirror image.
+    Only panels on and right of the diagonal are computed and held: the rest is their mirror image.
 
     Rows are shifted by the mean of the first block, so that the covariance does not suffer where means are large.
 
@@ -44,6 +44,7 @@ class GramAccumulator:
     def __init__(self, block_rows: int = BLOCK_ROWS) -> None:
         self.count, self.weight, self.block_rows = 0, 0.0, block_rows
         self.shift: torch.Tensor | None = None
+        self._panels: list[torch.Tensor] = []
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add(self, rows: torch.Tensor, weights: torch.Tensor | None = None) -> None:
@@ -61,21 +62,27 @@ class GramAccumulator:
         blocks = max(1, round(len(rows) / BLOCK_ROWS))
         for block, weights in zip(rows.tensor_split(blocks), scale.tensor_split(blocks), strict=True):
             if len(block):
-                self._add_block(block, weights)
+                self._add_block_(block, weights)
 
-    def _add_block(self, block: torch.Tensor, scale: torch.Tensor) -> None:
+    def _add_block_(self, block: torch.Tensor, scale: torch.Tensor) -> None:
+        """Count one block, which is overwritten."""
         if self.shift is None:
             self.shift = block.mean(0)
-            self.total = torch.zeros(block.shape[1], dtype=torch.float64, device=block.device)
-            self.products = torch.zeros(block.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
-        shifted = block - self.shift
+            self.total = block.new_zeros(block.shape[1], dtype=torch.float64)
+            self._panels = [
+                block.new_zeros(min(PANEL_COLUMNS, block.shape[1] - start), block.shape[1] - start, dtype=torch.float64)
+                for start in range(0, block.shape[1], PANEL_COLUMNS)
+            ]
         self.count += int((scale != 0).sum())
         self.weight += float(scale.double().sum())
-        self.total += (shifted * scale[:, None]).sum(0, dtype=torch.float64)
-        shifted *= scale.sqrt()[:, None]
-        for start in range(0, shifted.shape[1], PANEL_COLUMNS):
-            panel = shifted[:, start : start + PANEL_COLUMNS]
-            self.products[start : start + PANEL_COLUMNS, start:] += panel.T @ shifted[:, start:]
+        block -= self.shift
+        root = scale.sqrt()[:, None]
+        block *= root
+        self.total += (block * root).sum(0, dtype=torch.float64)
+        start = 0
+        for panel in self._panels:
+            panel += block[:, start : start + len(panel)].T @ block[:, start:]
+            start += len(panel)
 
     def moments(self) -> Moments:
         """The moments of all rows so far.
@@ -87,7 +94,14 @@ class GramAccumulator:
         if self.shift is None or self.weight <= 0:
             raise ValueError("no rows with a positive weight were added")
         mean = self.total / self.weight
-        covariance = self.products.triu()
-        covariance += covariance.triu(1).T
-        covariance = covariance.div_(self.weight).addr_(mean, mean, alpha=-1)
+        covariance = torch.outer(mean, -mean)
+        start = 0
+        for panel in self._panels:
+            rows = slice(start, start + len(panel))
+            start += len(panel)
+            right = panel[:, len(panel) :] / self.weight
+            square = panel[:, : len(panel)].triu()
+            covariance[rows, rows] += (square + square.triu(1).T) / self.weight
+            covariance[rows, start:] += right
+            covariance[start:, rows] += right.T
         return Moments(self.count, self.weight, mean + self.shift.double(), covariance)

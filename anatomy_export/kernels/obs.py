@@ -59,19 +59,18 @@ def obs_removal(
     names = torch.arange(len(current), device=current.device)
     gone = torch.zeros_like(names, dtype=torch.bool)
     order, errors = [], []
-    left = len(current) if count is None else count
+    left, alive = len(current) if count is None else count, len(current)
     while left > 0:
-        alive = int((~gone).sum())
-        scores = torch.where(gone, torch.inf, current.square().sum(1) / inverse.diagonal())
+        scores = torch.where(gone, torch.inf, torch.linalg.vector_norm(current, dim=1).square_() / inverse.diagonal())
         candidates = torch.argsort(scores, stable=True)[: min(CANDIDATES * block, alive)]
         chosen, error = _remove_among(inverse, current, candidates, min(block, left, alive))
         order.append(names[chosen])
         errors.append(error)
         _eliminate_(inverse, current, chosen)
         gone[chosen] = True
-        left -= len(chosen)
-        if 4 * int(gone.sum()) > len(gone):
-            kept = ~gone
+        left, alive = left - len(chosen), alive - len(chosen)
+        if 4 * alive < 3 * len(gone):
+            kept = (~gone).nonzero()[:, 0]
             inverse, current, names, gone = inverse[kept][:, kept], current[kept], names[kept], gone[kept]
     total = torch.cat(errors).cumsum(0) if errors else current.new_zeros(0)
     return Removal(torch.cat(order) if order else names[:0], total)
@@ -88,26 +87,31 @@ def in_metric(rows: torch.Tensor, metric: torch.Tensor | None) -> torch.Tensor:
 def _remove_among(
     inverse: torch.Tensor, rows: torch.Tensor, candidates: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Greedily take `count` of the candidates; positions (count,) and the error that each adds (count,)."""
-    local, weights = inverse[candidates][:, candidates], rows[candidates].clone()
-    gone = torch.zeros(len(candidates), dtype=torch.bool, device=rows.device)
+    """Greedily take `count` of the candidates; positions (count,) and the error that each adds (count,).
+
+    Of their rows only the inner products are needed and kept up to date.
+    """
+    local, weights = inverse[candidates][:, candidates], rows[candidates]
+    inner = weights @ weights.T
+    pivots, norms = local.diagonal(), inner.diagonal()  # views: they follow the updates
+    gone = torch.zeros_like(pivots)
     taken, errors = [], []
     for _ in range(count):
-        pivots = torch.where(gone, torch.ones_like(local[0]), local.diagonal())
-        scores = torch.where(gone, torch.inf, weights.square().sum(1) / pivots)
+        scores = norms / pivots + gone
         first = int(scores.argmin())
         taken.append(first)
         errors.append(scores[first])
-        gone[first] = True
         column = local[:, first] / local[first, first]
-        weights -= torch.outer(column, weights[first].clone())
-        local = local - torch.outer(column, local[first])
+        across, own = inner[:, first].clone(), inner[first, first].clone()
+        inner -= torch.outer(column, across - column * (own / 2)) + torch.outer(across - column * (own / 2), column)
+        local -= torch.outer(column, local[first].clone())
+        gone[first], pivots[first] = torch.inf, 1.0
     return candidates[taken], torch.stack(errors)
 
 
 def _eliminate_(inverse: torch.Tensor, rows: torch.Tensor, gone: torch.Tensor) -> None:
     """Take the neurons `gone` out of the inverse and refit the other rows, in place; their own become zero."""
-    across = inverse[:, gone]
-    share = torch.linalg.solve(inverse[gone][:, gone], across.T).T
-    inverse.addmm_(share, across.T, alpha=-1)
+    across = inverse[gone]
+    share = torch.linalg.solve(across[:, gone], across).T
+    inverse.addmm_(share, across, alpha=-1)
     rows.addmm_(share, rows[gone], alpha=-1)

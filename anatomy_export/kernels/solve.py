@@ -23,9 +23,10 @@ def ridge_factor(gram: torch.Tensor, ridge: float) -> tuple[torch.Tensor, float]
     if not torch.isfinite(gram).all():
         raise AnatomyError("Gram matrix holds NaN or infinity; next step: check the model on the calibration text")
     scale = float(gram.diagonal().mean())
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     while ridge <= LARGEST_RIDGE:
-        factor, failed = torch.linalg.cholesky_ex(gram + ridge * (scale if scale > 0 else 1.0) * identity)
+        regular = gram.clone()
+        regular.diagonal().add_(ridge * (scale if scale > 0 else 1.0))
+        factor, failed = torch.linalg.cholesky_ex(regular)
         if not failed and bool((factor.diagonal() > 0).all()):
             return factor, ridge
         ridge = max(10 * ridge, SMALLEST_RIDGE)
