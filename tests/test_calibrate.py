@@ -1,5 +1,6 @@
 """The layer-by-layer runner is the model, for every family; padding and unread tokens count nowhere."""
 
+import copy
 from dataclasses import replace
 from functools import cache
 
@@ -99,7 +100,8 @@ def test_attention_is_not_run_again():
 
 def test_the_up_projection_is_not_run_again(family_name):
     """The activation that the call brings is taken, with the down-projection as it is now."""
-    model, batches = calibrated(family_name)
+    shared, batches = calibrated(family_name)
+    model = copy.deepcopy(shared)
     _, half_way = run_ffn(model, 0, first_calls(model, batches)[0])
     right = run_layer(model, 0, half_way).hidden
     other = replace(half_way, activation=half_way.activation + 1)

@@ -14,6 +14,7 @@ from anatomy_export.exporter.compensate import (
     BIAS,
     LEAST_SQUARES,
     NONE,
+    RIDGES,
     correction_error,
     fit_correction,
 )
@@ -23,7 +24,7 @@ from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import refit
 from anatomy_export.exporter.repair import LayerRepair, Repair
 from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.kernels.gram import GramAccumulator
+from anatomy_export.kernels.gram import GramAccumulator, Moments
 from anatomy_export.models import model_blocks
 
 NEURONS, HIDDEN, KEEP = 12, 5, torch.tensor([0, 2, 3, 7, 8])
@@ -197,3 +198,26 @@ def test_a_repair_that_leads_away_is_left_out(monkeypatch):
     for block, layer in zip(model_blocks(checkpoint.model), left_out.repair.layers, strict=True):
         np.testing.assert_array_equal(layer.down_weight, block.down_weight[:6].detach())
         np.testing.assert_array_equal(layer.down_bias, block.down_bias.detach())
+
+
+@pytest.mark.parametrize(("noise", "rows"), [(1e-9, 400), (0.3, 40), (30.0, 12)])
+def test_the_chosen_ridge_has_no_better_neighbour(noise, rows):
+    """From nothing to be smoothed, through some, to hardly anything but noise."""
+    ridges = (1e-8, *RIDGES, 10.0, 100.0)
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(9, 3, generator=generator)
+
+    def sample() -> Moments:
+        activation = torch.randn(rows, 9, generator=generator)
+        sums = GramAccumulator()
+        lacking = activation @ truth + noise * torch.randn(rows, 3, generator=generator)
+        sums.add(torch.cat([activation, lacking], dim=1))
+        return sums.moments()
+
+    fit, held_out = sample(), sample()
+    errors = [fit_correction(fit, held_out, 9, mode=LEAST_SQUARES, ridges=(one,)).error for one in ridges]
+    found = fit_correction(fit, held_out, 9, mode=LEAST_SQUARES, ridges=ridges)
+    place = ridges.index(found.ridge)
+    assert found.error == errors[place]
+    assert found.error <= min(errors[max(0, place - 1) : place + 2])
+    assert found.error < errors[len(ridges) // 2] or place == len(ridges) // 2

@@ -63,7 +63,7 @@ def fit_correction(
         kept: k.
         mode: what may be chosen; "auto" for all of them.
         metric: (d, d) of the output error; the identity by default.
-        ridges: λ tried, relative to the mean diagonal of C.
+        ridges: λ that may be chosen, rising, relative to the mean diagonal of C.
     """
     hidden = len(fit.mean) - kept
     empty, still = fit.mean.new_zeros(kept, hidden), fit.mean.new_zeros(hidden)
@@ -73,14 +73,40 @@ def fit_correction(
         shift = fit.mean[kept:]
         error = correction_error(held_out, empty, shift, metric)
         candidates.append(Correction(empty, shift, BIAS, None, error, masked_error))
-    for ridge in ridges if mode in (LEAST_SQUARES, AUTO) else ():
+    if mode in (LEAST_SQUARES, AUTO):
+        candidates.append(_best_ridge(fit, held_out, kept, metric, ridges, masked_error))
+    allowed = [one for one in candidates if mode in (AUTO, one.mode)]
+    return min(allowed, key=lambda one: one.error)
+
+
+def _best_ridge(
+    fit: Moments,
+    held_out: Moments,
+    kept: int,
+    metric: torch.Tensor | None,
+    ridges: Sequence[float],
+    masked_error: float,
+) -> Correction:
+    """The least squares with the best λ: from the middle of `ridges` as far as the held-out error falls."""
+
+    def solve(ridge: float) -> Correction:
         factor, used = ridge_factor(fit.covariance[:kept, :kept], ridge)
         weight = torch.cholesky_solve(fit.covariance[:kept, kept:], factor)
         shift = fit.mean[kept:] - weight.T @ fit.mean[:kept]
         error = correction_error(held_out, weight, shift, metric)
-        candidates.append(Correction(weight, shift, LEAST_SQUARES, used, error, masked_error))
-    allowed = [one for one in candidates if mode in (AUTO, one.mode)]
-    return min(allowed, key=lambda one: one.error)
+        return Correction(weight, shift, LEAST_SQUARES, used, error, masked_error)
+
+    middle = len(ridges) // 2
+    start = best = solve(ridges[middle])
+    for way in (ridges[middle + 1 :], ridges[:middle][::-1]):
+        for ridge in way:
+            found = solve(ridge)
+            if not found.error < best.error:
+                break
+            best = found
+        if best is not start:
+            break
+    return best
 
 
 def correction_error(
@@ -89,10 +115,10 @@ def correction_error(
     """E of `rᵀ M r` with `r = e − weightᵀ a − bias`, from the moments of `[a | e]`."""
     kept = len(weight)
     covariance, mean = moments.covariance, moments.mean
-    spread, offset = covariance[kept:, kept:], mean[kept:] - bias
+    second, offset = covariance[kept:, kept:], mean[kept:] - bias
     if weight.any():
-        across = weight.T @ covariance[:kept, kept:]
-        spread = spread - across - across.T + weight.T @ covariance[:kept, :kept] @ weight
+        # Not symmetric, but of the same trace with M as `second − A − Aᵀ + Wᵀ C W`, A = Wᵀ C_ae.
+        second = second + weight.T @ torch.addmm(covariance[:kept, kept:], covariance[:kept, :kept], weight, beta=-2)
         offset = offset - weight.T @ mean[:kept]
-    second = spread + torch.outer(offset, offset)
+    second = second + torch.outer(offset, offset)
     return float(second.trace() if metric is None else (second * metric).sum())
