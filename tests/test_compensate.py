@@ -221,3 +221,25 @@ def test_the_chosen_ridge_has_no_better_neighbour(noise, rows):
     assert found.error == errors[place]
     assert found.error <= min(errors[max(0, place - 1) : place + 2])
     assert found.error < errors[len(ridges) // 2] or place == len(ridges) // 2
+
+
+def test_the_model_that_is_repaired_is_left_as_it_was(family_name):
+    checkpoint, batches, dense = calibrated(family_name)
+    before = {name: values.clone() for name, values in checkpoint.model.state_dict().items()}
+    for mode in (NONE, LEAST_SQUARES, AUTO):
+        refit(checkpoint.model, batches, dense, [np.arange(1, 24, 3)] * 3, mode=mode)
+    after = checkpoint.model.state_dict()
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, rtol=0, atol=0)
+
+
+def test_activations_beyond_what_is_held_are_computed_again(monkeypatch, family_name):
+    checkpoint, batches, dense = calibrated(family_name)
+    keep = [np.arange(0, 24, 2)] * 3
+    found = []
+    for held in (2**28, 0, batches[0].inputs["input_ids"].numel() * 12 * 4):
+        monkeypatch.setattr("anatomy_export.exporter.refit.HELD_BYTES", held)
+        found.append(refit(checkpoint.model, batches, dense, keep).repair.layers[-1].down_weight)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-4, atol=1e-5)

@@ -22,7 +22,7 @@ from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models import FfnBlock, model_blocks
 
 FITTED_TO = "the dense model's states"
-HELD_BYTES = 2**29
+HELD_BYTES = 2**28
 GUARD_TOKENS = 4096
 GUARD_SENTENCES, GUARD_ERRORS = 100, 2
 
@@ -62,7 +62,7 @@ def refit(
     ridges: Sequence[float] = RIDGES,
     after_layer: Callable[[int], object] = lambda layer: None,
 ) -> Refit:
-    """Repair what is left of every FFN; `model` is not changed.
+    """Repair what is left of every FFN; `model` is not changed: a copy shares the weights that stay as they are.
 
     Args:
         dense: the dense model's run on `batches`: what to fit to, the metric of the errors, and the tokens' weights.
@@ -72,7 +72,7 @@ def refit(
         ridges: λ tried, relative to the mean diagonal of the covariance.
         after_layer: called once a layer is done.
     """
-    pruned = copy.deepcopy(model)
+    pruned = copy.deepcopy(model, {id(one): one for one in model.parameters()})
     calls = first_calls(pruned, batches)
     repairs, outcomes = [], []
     for layer, block in enumerate(model_blocks(pruned)):
@@ -179,5 +179,5 @@ def _repair_(block: FfnBlock, correction: Correction) -> LayerRepair:
 def _set_down_(block: FfnBlock, weight: torch.Tensor, bias: torch.Tensor) -> LayerRepair:
     """Give a block W2 (k, d) and b2 (d,)."""
     block.resize_(block.up_weight, block.up_bias, weight)
-    block.down_bias.copy_(bias)
+    block.down.bias = torch.nn.Parameter(bias)
     return LayerRepair(weight.detach().cpu().numpy().copy(), bias.detach().cpu().numpy().copy())
