@@ -13,6 +13,7 @@ from anatomy_export.cli_bench import bench, doctor
 from anatomy_export.cli_common import (
     CRITERION_NAMES,
     HELP_NAMES,
+    PRESET_NAMES,
     AnatomyCommand,
     AnatomyGroup,
     alignment,
@@ -82,19 +83,26 @@ Examples:
     type=click.Choice(["uniform", "global", "sensitivity"]),
     help="How a budget is spread over the layers. Default: sensitivity.",
 )
-@click.option("--preset", help="The paper's rule and thresholds: bert-1 … bert-9, gpt2-1 … gpt2-7.")
+@click.option(
+    "--preset",
+    type=click.Choice(PRESET_NAMES),
+    metavar="NAME",
+    help="The paper's rule and thresholds: bert-1 … bert-9, gpt2-1 … gpt2-7. Beside a budget, its ranking.",
+)
 @click.option("--alpha", type=float, callback=finite, help="The paper's rule, with another alpha.")
 @click.option("--beta", type=float, callback=finite, help="The paper's rule, with another beta.")
 @click.option("--focus", callback=integers, help="The paper's rule, with other layers in focus (comma-separated).")
 @click.option(
     "--strong-threshold",
     type=float,
-    default=0.35,
-    show_default=True,
     callback=finite,
-    help="Stronger neurons always stay, by the anatomy criteria.",
+    help="Stronger neurons always stay, by the anatomy criteria. Default: 0.35.",
 )
-@click.option("--probe-reduction", type=click.Choice(["first", "mean"]), default="mean", show_default=True)
+@click.option(
+    "--probe-reduction",
+    type=click.Choice(["first", "mean"]),
+    help="Over probes, by the anatomy criteria. Default: mean.",
+)
 @click.option("--keep-ratio", type=float, callback=share, help="Share of the neurons that stays.")
 @click.option(
     "--flops-ratio", type=float, callback=share, help="Share of the model's FLOPs that stays, at --max-length."
@@ -168,17 +176,16 @@ def _mode(flags: dict[str, bool]) -> str:
 
 def _refuse_contradictions(options: dict) -> None:
     """Options that would be ignored in silence are wrong usage."""
-    from anatomy_export.exporter.request import BUDGETS, PAPERS_OWN
+    from anatomy_export.exporter.request import BUDGETS, OF_ANATOMY, PAPERS_OWN
 
-    how = ("criterion", "compensate", "allocate", "align", "seed", "strong_threshold", "probe_reduction")
+    how = ("criterion", "compensate", "allocate", "align", "seed", *OF_ANATOMY)
     choosing = (*BUDGETS, "batch", "seq_len", *PAPERS_OWN, *how)
     if options["mode"] == "dense":
         refuse_together("--dense", "prunes nothing", ("plan", *choosing))
     if options["plan"]:
         refuse_together("--plan", "already says which neurons stay", choosing)
     if options["criterion"] not in (None, "anatomy", "anatomy-activation"):
-        of_anatomy = (*PAPERS_OWN, "strong_threshold", "probe_reduction")
-        refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", of_anatomy)
+        refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", (*PAPERS_OWN, *OF_ANATOMY))
     for name in ("text_column", "label_column", "split_column") if not options["data"] else ():
         refuse_alone(name, "--data")
     if options["unlabelled"]:

@@ -54,6 +54,7 @@ CRITERION_NAMES = (
     "obs-greedy",
     "obs-gradient",
 )
+PRESET_NAMES = (*(f"bert-{number}" for number in range(1, 10)), *(f"gpt2-{number}" for number in range(1, 8)))
 
 _DATA_OPTIONS = (
     click.option("--data", help="movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file."),

@@ -147,6 +147,7 @@ BAD = {
     "max length": (options("--max-length", "500"), 1, "--max-length is 500, this model takes at most 66"),
     "focus": (options("--focus", "9"), 1, "focus layer 9 does not exist"),
     "preset": (options("--preset", "gpt2-1"), 1, "preset 'gpt2-1' is not one for the bert rule"),
+    "no such preset": (options("--preset", "bert-10"), 2, "'bert-10' is not one of 'bert-1'"),
     "plan missing": (options("--plan", "none.json"), 1, "plan none.json: No such file"),
     "plan of another model": (plan_with(lambda body: body.update(fingerprint="f" * 64)), 1, "was made for the model"),
     "plan version": (plan_with(lambda body: body.update(format_version=2)), 1, "format version 2, expected 1"),

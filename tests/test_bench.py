@@ -157,6 +157,9 @@ def test_bundles_as_shipped(tiny, tmp_path):
     body = json.loads(invoke("bench", *arguments, "--backend", "ort").stdout)
     assert [one["name"] for one in body["results"]] == ["dense", "slice", "model"]
     assert [one["closure"] is None for one in body["results"]] == [True, False, True]
+    assert body["results"][0]["speedup"] == 1.0
+    alone = json.loads(invoke("bench", *arguments[2:4], *arguments[6:-1], tmp_path / "one", "--backend", "ort").stdout)
+    assert [(one["speedup"], one["closure"]) for one in alone["results"]] == [(None, None)]
     done = invoke("bench", *arguments[:-2], "--output", tmp_path / "other", "--backend", "torch", code=1)
     assert "holds no checkpoint" in done.stderr and not (tmp_path / "other").exists()
 

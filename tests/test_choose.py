@@ -219,6 +219,16 @@ def test_bad_requests(bert_directory, tmp_path, arguments, code, message):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize("option", [("--strong-threshold", "0.2"), ("--probe-reduction", "first")])
+def test_an_option_of_the_anatomy_criteria_is_not_ignored_in_silence(bert_directory, data_file, tmp_path, option):
+    common = ("--model", bert_directory, *option, "--keep-ratio", "0.5", "--output", tmp_path / "o")
+    done = export(*common, "--data", data_file, code=1)
+    assert f"{option[0]} is of the anatomy criteria, but obs-gradient ranks" in " ".join(done.stderr.split())
+    assert not (tmp_path / "o").exists()
+    export(*common)
+    assert read_plan(tmp_path / "o" / "plan.json").criterion == "anatomy"
+
+
 @pytest.mark.parametrize("criterion", ["anatomy", "anatomy-activation"])
 def test_a_plan_by_anatomy_records_what_ranked_and_what_was_protected(criterion, bert_directory, data_file, tmp_path):
     arguments = ("--model", bert_directory, "--data", data_file, "--criterion", criterion, "--allocate", "sensitivity")

@@ -12,11 +12,14 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter import onnx_export
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
+from anatomy_export.exporter.pipeline import run_export
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
+from anatomy_export.exporter.request import ExportRequest
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.verify import torch_forward, verification_batches
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anatomy_export.progress import Progress
 
 
 def unequal(checkpoint: Checkpoint, layers: int, width: int) -> Checkpoint:
@@ -122,3 +125,6 @@ def test_optimum_exports_the_same_function(family, fuse, tmp_path: Path):
 def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path):
     with pytest.raises(AnatomyError, match=r"optimum-onnx is not installed; .*\.\[optimum\]"):
         export_onnx(tiny_checkpoint("bert"), tmp_path / "model.onnx", exporter="optimum", metadata={})
+    with pytest.raises(AnatomyError, match="optimum-onnx is not installed"):
+        run_export(ExportRequest("no-such-model", exporter="optimum", output=tmp_path / "o"), Progress())
+    assert not list(tmp_path.iterdir())

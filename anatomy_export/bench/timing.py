@@ -282,7 +282,8 @@ def _entry(one, contestants, measured: Measured, batch: int, length: int, peaks:
     torch_dense = _torch_dense(one, contestants)
     peak = peaks["by_input"].get(key)
     summary = summarize(times)
-    speedup = _ratio(samples, reference, one, key)
+    alone = one is reference and one.variant.mode not in ("dense", None)
+    speedup = None if alone else _ratio(samples, reference, one, key)
     against_torch = _ratio(samples, torch_dense, one, key) if torch_dense else None
     share = one.variant.removed_share(batch, length)
     comparable = reference.variant.mode == "dense" and reference.variant.source == one.variant.source

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -41,6 +42,12 @@ class _LogitsOnly(torch.nn.Module):
 def graph_inputs(checkpoint: Checkpoint) -> list[str]:
     """Names of the inputs, each (batch, sequence) int64: those that the model's family takes."""
     return list(family_of(checkpoint.model.config).inputs)
+
+
+def require_exporter(exporter: str) -> None:
+    """Raise MissingExtraError where the exporter is not installed."""
+    if exporter == "optimum" and not (find_spec("optimum") and find_spec("optimum.exporters")):
+        raise MissingExtraError("optimum-onnx", "optimum")
 
 
 def export_onnx(

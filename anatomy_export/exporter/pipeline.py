@@ -22,7 +22,7 @@ from anatomy_export.exporter.checks import (
 from anatomy_export.exporter.choose import Chosen
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.flops import count_flops, ffn_flops_token
-from anatomy_export.exporter.onnx_export import export_onnx, operator_counts
+from anatomy_export.exporter.onnx_export import export_onnx, operator_counts, require_exporter
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.planning import Planning, choose_neurons, resolve_options
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
@@ -55,6 +55,7 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
     Raises:
         AnatomyError: bad input, or work that failed. VerifyError: the export does not compute what was planned.
     """
+    require_exporter(request.exporter)
     given = _given_plan(request.plan) if request.plan else None
     probes = load_probes(request.score.get("probes"))
     name = Path(request.model).resolve().name if Path(request.model).is_dir() else request.model.replace("/", "--")

@@ -9,7 +9,7 @@ from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
 from anatomy_export.exporter.criteria import Context
 from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan, width_multiple
-from anatomy_export.exporter.request import BUDGETS, PAPERS_OWN, ScoreOptions, score_options
+from anatomy_export.exporter.request import BUDGETS, OF_ANATOMY, PAPERS_OWN, ScoreOptions, score_options
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
 from anatomy_export.models import family_of, model_blocks
@@ -59,6 +59,12 @@ def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, 
         progress.note(
             f"note: accuracy cannot be measured ({reason}), so half of the neurons stay (--keep-ratio 0.5){how}"
         )
+    for name in OF_ANATOMY if not options.criterion.startswith("anatomy") else ():
+        if name in given:
+            raise AnatomyError(
+                f"--{name.replace('_', '-')} is of the anatomy criteria, but {options.criterion} ranks the neurons; "
+                "next step: leave it out, or pass --criterion anatomy"
+            )
     budget = options.max_accuracy_drop
     if budget is not None and data is not None and 100 / len(data.validation) > budget:
         progress.note(

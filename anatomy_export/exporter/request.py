@@ -8,6 +8,7 @@ from anatomy_export.progress import Stage
 
 BUDGETS = ("keep_ratio", "flops_ratio", "target_speedup", "max_accuracy_drop")
 PAPERS_OWN = ("preset", "alpha", "beta", "focus")
+OF_ANATOMY = ("strong_threshold", "probe_reduction")
 
 
 @dataclass(frozen=True)
