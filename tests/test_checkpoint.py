@@ -18,6 +18,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import WIDTHS_KEY, Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -169,3 +170,17 @@ def test_a_missing_head_is_as_wide_as_asked_and_seeded(tmp_path: Path):
 def test_a_head_that_is_there_keeps_its_classes(bert_directory: Path):
     loaded = load_checkpoint(str(bert_directory), allow_random_head=True, num_labels=5)
     assert (loaded.model.config.num_labels, loaded.random_head) == (2, False)
+
+
+def test_a_chunked_ffn_is_run_whole(bert_directory: Path):
+    """A chunk size would refuse lengths that it does not divide, and show an FFN's hooks one chunk after another."""
+    config = json.loads((bert_directory / "config.json").read_text())
+    (bert_directory / "config.json").write_text(json.dumps({**config, "chunk_size_feed_forward": 2}))
+    model = load_checkpoint(str(bert_directory)).model
+    seen = []
+    model_blocks(model)[0].down.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[2, 5, 3]])).logits
+        expected = tiny_checkpoint("bert").model(input_ids=torch.tensor([[2, 5, 3]])).logits
+    assert [tuple(shape) for shape in seen] == [(1, 3, 24)]
+    torch.testing.assert_close(logits, expected)

@@ -65,6 +65,7 @@ def load_checkpoint(
     _check_directory(source)
     config = _from_hub(transformers.AutoConfig.from_pretrained, source)
     family = family_of(config)
+    config.chunk_size_feed_forward = 0  # the same function of any number of tokens
     random_head = False
     if getattr(config, WIDTHS_KEY, None):
         model = _load_sliced(source, config)
