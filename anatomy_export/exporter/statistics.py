@@ -12,6 +12,7 @@ from anatomy_export.models import FfnBlock, model_blocks
 
 TOKEN_EXPONENT = 0.5
 LEAST_SENSITIVITY = 1e-30
+BLOCK_ROWS = 1024  # few: all layers' sums are alive at once
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class _LayerSums:
 
     def __init__(self, layer: int, block: FfnBlock, *, last: bool, exponent: float, fisher: bool, plain: bool):
         self.layer, self.block, self.last, self.exponent = layer, block, last, exponent
-        self.weighted = GramAccumulator(block_rows=1)  # all layers' sums are alive at once
-        self.plain = GramAccumulator(block_rows=1) if plain else None
+        self.weighted = GramAccumulator(BLOCK_ROWS)
+        self.plain = GramAccumulator(BLOCK_ROWS) if plain else None
         self.count, self.sentences = 0, 0
         zeros = torch.zeros(block.width, dtype=torch.float64, device=block.down_weight.device)
         self.total, self.squares = zeros, zeros.clone()

@@ -7,6 +7,7 @@ structures, ZipLM, arXiv 2302.04089). Then `W ← W − H⁻¹[:, j] w_jᵀ / [H
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from anatomy_export.kernels.solve import ridge_inverse
@@ -89,12 +90,13 @@ def _remove_among(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Greedily take `count` of the candidates; positions (count,) and the error that each adds (count,).
 
-    Of their rows only the inner products are needed and kept up to date.
+    Of their rows only the inner products are needed and kept up to date. So many small steps are NumPy's, whatever the
+    device.
     """
-    local, weights = inverse[candidates][:, candidates], rows[candidates]
-    inner = weights @ weights.T
-    pivots, norms = local.diagonal(), inner.diagonal()  # views: they follow the updates
-    gone = torch.zeros_like(pivots)
+    weights = rows[candidates]
+    local, inner = (one.cpu().numpy() for one in (inverse[candidates][:, candidates], weights @ weights.T))
+    pivots, norms = np.einsum("jj->j", local), np.einsum("jj->j", inner)  # views: they follow the updates
+    gone = np.zeros(len(local))
     taken, errors = [], []
     for _ in range(count):
         scores = norms / pivots + gone
@@ -102,11 +104,11 @@ def _remove_among(
         taken.append(first)
         errors.append(scores[first])
         column = local[:, first] / local[first, first]
-        across, own = inner[:, first].clone(), inner[first, first].clone()
-        inner -= torch.outer(column, across - column * (own / 2)) + torch.outer(across - column * (own / 2), column)
-        local -= torch.outer(column, local[first].clone())
-        gone[first], pivots[first] = torch.inf, 1.0
-    return candidates[taken], torch.stack(errors)
+        pair = np.stack([column, inner[:, first] - column * (inner[first, first] / 2)])
+        inner -= pair.T @ pair[::-1]
+        local -= np.outer(column, local[first])
+        gone[first], pivots[first] = np.inf, 1.0
+    return candidates[taken], torch.tensor(errors, dtype=rows.dtype, device=rows.device)
 
 
 def _eliminate_(inverse: torch.Tensor, rows: torch.Tensor, gone: torch.Tensor) -> None:
