@@ -101,10 +101,11 @@ def staged_directory(target: Path, force: bool = False, marks: tuple[str, ...] =
 
 
 @contextmanager
-def staged_file(target: Path, force: bool = False) -> Iterator[Path]:
+def staged_file(target: Path, force: bool = False, *, part: str | None = None) -> Iterator[Path]:
     """Yield the path to write a file at, in a directory of its own; what is there on success moves to `target`'s place.
 
-    Files written beside it move beside `target`; all of them, or on any failure none.
+    Files written beside it move beside `target`; all of them, or on any failure none. `part`: the name of a file that
+    belongs to `target`; where `force` replaces a `target` that had one and no new one is written, it goes too.
 
     Raises:
         AnatomyError: `target`, or a file beside it of the same name as one that was written, exists and `force` is not
@@ -125,8 +126,9 @@ def staged_file(target: Path, force: bool = False) -> Iterator[Path]:
         names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == target.name)
         for name in names:
             _require_replaceable(target.with_name(name), force)
+        outdated = [part] if part is not None and part not in names and force and target.exists() else []
         with _signals_held():
-            _move_all(staging, target.parent, names)
+            _move_all(staging, target.parent, names, outdated)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(created)
@@ -141,17 +143,18 @@ def _require_replaceable(target: Path, force: bool) -> None:
         raise AnatomyError(f"output {target} exists; next step: choose another --output, or replace it with --force")
 
 
-def _move_all(source: Path, target: Path, names: list[str]) -> None:
-    """Move files from one directory to another; where one move fails, what was there comes back."""
+def _move_all(source: Path, target: Path, names: list[str], outdated: list[str]) -> None:
+    """Move files to another directory, where `outdated` ones go; where that fails, what was there comes back."""
     moved: list[str] = []
     kept = Path(tempfile.mkdtemp(prefix="was-", dir=source))
     try:
-        for name in names:
+        for name in (*outdated, *names):
             if (target / name).exists():
                 os.rename(target / name, kept / name)
             moved.append(name)
-            os.chmod(source / name, 0o644)
-            os.rename(source / name, target / name)
+            if name not in outdated:
+                os.chmod(source / name, 0o644)
+                os.rename(source / name, target / name)
     except BaseException:
         for name in moved:
             (target / name).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ Each FLOP at the card's peak, and the weights of all matrix products read once a
 whichever takes longer. Peaks: NVIDIA T4 data sheet (8.1 TFLOP/s fp32, 65 TFLOP/s fp16 tensor cores, 320 GB/s).
 """
 
+import argparse
 import json
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def least_seconds(model: FlopModel, precision: str, batch: int, length: int, exa
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows = [
         {
             "job": job,

@@ -125,6 +125,28 @@ def test_files_move_together_or_not_at_all(tmp_path, monkeypatch):
     assert found == [("o", "old"), ("o.data", "old data")] and len(moves) == 6
 
 
+def test_a_part_goes_with_the_file_that_it_belonged_to(tmp_path, monkeypatch):
+    for name in ("o", "o.data", "other"):
+        (tmp_path / name).write_text(f"old {name}")
+    rename = os.rename
+
+    def failing(source, target):
+        if source.name == "o" and source.parent.name.startswith(".o.partial-"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(os, "rename", failing)
+        with staged_file(tmp_path / "o", force=True, part="o.data") as staged:
+            staged.write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: f"old {name}" for name in ("o", "o.data", "other")
+    }
+    with staged_file(tmp_path / "o", force=True, part="o.data") as staged:
+        staged.write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"o": "new", "other": "old other"}
+
+
 def test_the_plan_of_a_ratio_is_kept(files):
     arguments = ("--keep-ratio", "0.5", "--align", "1", "--criterion", "random", "--seed", "3")
     result = run("slice-onnx", files / "m.onnx", *arguments, "-o", files / "o.onnx", "--save-plan", files / "p.json")

@@ -99,7 +99,7 @@ def slice_onnx(
     fingerprint = after = judged = accuracy = accuracy_before = None
     if output is not None:
         refuse_own_files(model, output)
-        with staged_file(output, force) as staged:
+        with staged_file(output, force, part=f"{output.name}.data") as staged:
             if judge is not None:
                 with progress.stage(f"accuracy of {model.path.name} on {len(judge.test)} texts"):
                     accuracy_before = judge.accuracy(model.path, str(model.path))
