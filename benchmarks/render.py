@@ -1,4 +1,4 @@
-"""Write docs/RESULTS.md, PAPER.md and T4.md from the JSON files of this folder; every figure there comes from one."""
+"""Write docs/RESULTS.md, PAPER.md, T4.md and the README's table from the JSON files of this folder, every figure."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from statistics import median
 
 from claims_page import paper_markdown
 from frontier_tables import frontier_section
+from headline import readme_markdown
 from precision_tables import precision_section
 from study_tables import score_section, study_section
 from surgery_tables import surgery_section
@@ -299,11 +300,20 @@ def t4_markdown() -> str:
     return T4_TEXT + markdown_table(("bert-base", "precision", "neurons removed", "at least, ms"), rows)
 
 
+def pages() -> dict[Path, str]:
+    """Every page with figures, as it should be."""
+    readme = HERE.parent / "README.md"
+    return {
+        DOCS / "RESULTS.md": results_markdown(),
+        DOCS / "PAPER.md": paper_markdown(),
+        DOCS / "T4.md": t4_markdown(),
+        readme: readme_markdown(readme.read_text(encoding="utf-8")),
+    }
+
+
 def main() -> None:
-    (DOCS / "RESULTS.md").write_text(results_markdown(), encoding="utf-8")
-    if (HERE / "paper-claims.json").exists():
-        (DOCS / "PAPER.md").write_text(paper_markdown(), encoding="utf-8")
-    (DOCS / "T4.md").write_text(t4_markdown(), encoding="utf-8")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
