@@ -1,7 +1,6 @@
 """`anatomy slice-onnx` at the command line: what it prints, what it refuses, what it leaves behind."""
 
 import json
-import os
 
 import numpy as np
 import onnx
@@ -11,8 +10,7 @@ from conftest import run
 from onnx_graphs import ffn_model, weights
 from test_onnx_surgery import KEEP, plan_of
 
-from anatomy_export.errors import AnatomyError, Interrupted
-from anatomy_export.files import staged_file
+from anatomy_export.errors import Interrupted
 
 
 @pytest.fixture
@@ -100,51 +98,6 @@ def test_an_interruption_leaves_what_was_there(files, monkeypatch):
     assert result.exit_code == 130 and "nothing was written" in result.stderr
     assert (files / "o.onnx").read_text() == "mine"
     assert sorted(path.name for path in files.iterdir()) == ["m.onnx", "o.onnx", "plan.json"]
-
-
-def test_files_move_together_or_not_at_all(tmp_path, monkeypatch):
-    (tmp_path / "o.data").write_text("old data")
-    with pytest.raises(AnatomyError, match=r"o\.data exists"), staged_file(tmp_path / "o") as staged:
-        staged.write_text("new")
-        staged.with_name("o.data").write_text("new data")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("o.data", "old data")]
-    rename, moves = os.rename, []
-
-    def failing(source, target):
-        moves.append(source)
-        if source.name == "o" and source.parent.name.startswith(".o.partial-"):
-            raise OSError(28, "No space left on device")
-        rename(source, target)
-
-    (tmp_path / "o").write_text("old")
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(OSError), staged_file(tmp_path / "o", force=True) as staged:
-        staged.write_text("new")
-        staged.with_name("o.data").write_text("new data")
-    found = sorted((path.name, path.read_text()) for path in tmp_path.iterdir())
-    assert found == [("o", "old"), ("o.data", "old data")] and len(moves) == 6
-
-
-def test_a_part_goes_with_the_file_that_it_belonged_to(tmp_path, monkeypatch):
-    for name in ("o", "o.data", "other"):
-        (tmp_path / name).write_text(f"old {name}")
-    rename = os.rename
-
-    def failing(source, target):
-        if source.name == "o" and source.parent.name.startswith(".o.partial-"):
-            raise OSError(28, "No space left on device")
-        rename(source, target)
-
-    with monkeypatch.context() as patch, pytest.raises(OSError):
-        patch.setattr(os, "rename", failing)
-        with staged_file(tmp_path / "o", force=True, part="o.data") as staged:
-            staged.write_text("new")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
-        name: f"old {name}" for name in ("o", "o.data", "other")
-    }
-    with staged_file(tmp_path / "o", force=True, part="o.data") as staged:
-        staged.write_text("new")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"o": "new", "other": "old other"}
 
 
 def test_the_plan_of_a_ratio_is_kept(files):
