@@ -13,8 +13,11 @@ from anatomy_export.cli import CRITERION_NAMES, main
 from anatomy_export.exporter.criteria import CRITERIA
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.predictions import ValidationDrop
 from anatomy_export.exporter.request import score_options
 from anatomy_export.models.checkpoint import load_checkpoint
+
+VALIDATION_DROP = "anatomy_export.exporter.choose.validation_drop"
 
 
 @pytest.fixture
@@ -122,19 +125,25 @@ def test_default_options():
 
 
 def test_a_drop_of_exactly_the_budget_is_within_it(bert_directory, data_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("anatomy_export.exporter.choose._drop_points", lambda *_: 100 * (0.859 - 0.854))
+    monkeypatch.setattr(VALIDATION_DROP, lambda *_: ValidationDrop(0.859, 0.854, 0.004))
     data = ["--model", bert_directory, "--data", data_file, "--align", 1]
     assert 100 * (0.859 - 0.854) > 0.5, "as floats come out"
-    export(*data, "--max-accuracy-drop", 0.5, "--output", tmp_path / "o")
-    assert sum(read_plan(tmp_path / "o" / "plan.json").kept_widths) == 3
+    done = export(*data, "--max-accuracy-drop", 0.5, "--output", tmp_path / "o")
+    plan = read_plan(tmp_path / "o" / "plan.json")
+    assert sum(plan.kept_widths) == 3
+    assert "on 9 validation texts 85.90 → 85.40 %, expected drop 0.40 points" in " ".join(done.stderr.split())
+    assert plan.parameters["validation_accuracy_pruned"] == 0.854
 
 
 def test_an_accuracy_that_cannot_be_kept(bert_directory, data_file, tmp_path, monkeypatch):
-    drops = chain([10.0, 5.0], repeat(20.0))
-    monkeypatch.setattr("anatomy_export.exporter.choose._drop_points", lambda *_: next(drops))
+    drops = chain([(0.9, 0.8, 0.0), (0.9, 0.88, 0.05)], repeat((0.9, 0.7, 0.0)))
+    monkeypatch.setattr(VALIDATION_DROP, lambda *_: ValidationDrop(*next(drops)))
     data = ["--model", bert_directory, "--data", data_file, "--align", 1]
     done = export(*data, "--max-accuracy-drop", 1, "--output", tmp_path / "o", code=1)
-    assert "cannot be kept" in done.stderr and "the best loses 5.00 points on 9 validation texts" in done.stderr
+    assert (
+        "cannot be kept" in done.stderr
+        and "the best loses 2.00 points on 9 validation texts (expected 5.00)" in done.stderr
+    )
     assert not (tmp_path / "o").exists()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from anatomy_export.exporter.dense_run import run_dense
 from anatomy_export.exporter.flops import count_flops
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, anatomy_parameters
-from anatomy_export.exporter.predictions import class_probabilities, compare_predictions, expected_drop
+from anatomy_export.exporter.predictions import ValidationDrop, class_probabilities, validation_drop
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import Refit, refit
 from anatomy_export.exporter.repair import Repair
@@ -273,12 +273,6 @@ def _how(calibration: Calibration, done: Refit | None) -> dict:
     return recorded
 
 
-def _drop_points(dense: np.ndarray, own: np.ndarray, labels: np.ndarray) -> float:
-    """The larger of the measured and the expected drop of accuracy, in points."""
-    accuracies = [compare_predictions(dense, one, labels)["accuracy"] for one in (dense, own)]
-    return 100 * max(accuracies[0] - accuracies[1], expected_drop(dense, own))
-
-
 def _smallest_within(calibration: Calibration, measurement: Measurement, context: Context, fingerprint: str) -> Chosen:
     """The smallest model whose accuracy on validation is at most `max_accuracy_drop` points below the dense one's.
 
@@ -293,8 +287,8 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
     allowed = calibration.options.max_accuracy_drop
     assert allowed is not None
     budget = {"max_accuracy_drop": allowed, "validation_examples": len(examples)}
-    fitting: list[tuple[Chosen, Refit | None, list[np.ndarray]]] = []  # the last one only: repairs are large
-    drops: list[float] = []
+    fitting: list[tuple[Chosen, Refit | None, list[np.ndarray], ValidationDrop]] = []  # the last: repairs are large
+    drops: list[ValidationDrop] = []
     with calibration.progress.bar("search on validation", None) as tick:
         dense = class_probabilities(checkpoint, checkpoint.model, examples.texts, calibration.max_length)
 
@@ -310,21 +304,31 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
             sliced = _chosen(calibration, context, keep, done, fingerprint, {**budget, "keep_ratio": ratio})
             model = slice_neurons(checkpoint.model, sliced.plan, sliced.repair)
             own = class_probabilities(checkpoint, model, examples.texts, calibration.max_length)
-            drops.append(_drop_points(dense, own, np.array(examples.labels)))
+            drops.append(validation_drop(dense, own, np.array(examples.labels)))
             tick()
-            if drops[-1] > allowed + ROUNDING:
+            if drops[-1].points > allowed + ROUNDING:
                 return False
-            fitting[:] = [(sliced, done, keep)]
+            found = {f"validation_{name}": value for name, value in asdict(drops[-1]).items()}
+            plan = replace(sliced.plan, parameters={**sliced.plan.parameters, **found})
+            fitting[:] = [(replace(sliced, plan=plan), done, keep, drops[-1])]
             return True
 
         last_that_fits(fits, len(SEARCHED_RATIOS), _predicted_position(calibration, measurement, allowed))
     if not fitting:
+        best = min(drops, key=lambda drop: drop.points)
         raise AnatomyError(
             f"--max-accuracy-drop {allowed:g} cannot be kept: of the models tried, the largest keeps "
-            f"{SEARCHED_RATIOS[0]:.0%} of the neurons, and the best loses {min(drops):.2f} points on {len(examples)} "
-            "validation texts; next step: allow more, or pass more calibration text"
+            f"{SEARCHED_RATIOS[0]:.0%} of the neurons, and the best loses {best.measured_points:.2f} points on "
+            f"{len(examples)} validation texts (expected {100 * best.expected_drop:.2f}); next step: allow more, or "
+            "pass more calibration text"
         )
-    chosen, done, keep = fitting[0]
+    chosen, done, keep, drop = fitting[0]
+    kept, widths = chosen.plan.kept_widths, chosen.plan.widths
+    calibration.progress.note(
+        f"{sum(kept) / sum(widths):.1%} of the neurons kept; on {len(examples)} validation texts "
+        f"{100 * drop.accuracy_dense:.2f} → {100 * drop.accuracy_pruned:.2f} %, "
+        f"expected drop {100 * drop.expected_drop:.2f} points"
+    )
     _say_what_is_weak(calibration.progress, done, keep)
     return chosen
 

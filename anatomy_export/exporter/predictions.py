@@ -87,3 +87,28 @@ def expected_drop(dense: np.ndarray, pruned: np.ndarray) -> float:
 def expected_losses(dense: np.ndarray, pruned: np.ndarray) -> np.ndarray:
     """Of each text p(dense class) − p(pruned class), both by the dense model: (texts,); see `expected_drop`."""
     return dense.max(1) - dense[np.arange(len(dense)), pruned.argmax(1)]
+
+
+@dataclass(frozen=True)
+class ValidationDrop:
+    """What a pruned model loses on validation texts: accuracies and `expected_drop`, as fractions."""
+
+    accuracy_dense: float
+    accuracy_pruned: float
+    expected_drop: float
+
+    @property
+    def measured_points(self) -> float:
+        """Drop of accuracy in points; below 0 where the pruned model is right more often."""
+        return 100 * (self.accuracy_dense - self.accuracy_pruned)
+
+    @property
+    def points(self) -> float:
+        """The larger of the measured and the expected drop, in points."""
+        return max(self.measured_points, 100 * self.expected_drop)
+
+
+def validation_drop(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray) -> ValidationDrop:
+    """As `compare_predictions` takes them."""
+    before, after = (float((own.argmax(1) == labels).mean()) for own in (dense, pruned))
+    return ValidationDrop(before, after, expected_drop(dense, pruned))
