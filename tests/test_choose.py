@@ -66,7 +66,13 @@ def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
     assert (plan.criterion, plan.parameters["compensate"]) == ("obs-gradient", "auto")
     assert (plan.parameters["allocate"], plan.parameters["max_accuracy_drop"]) == ("sensitivity", 60)
     done = export(*data, "--keep-ratio", 0.9, "--calibration-examples", 12, "--output", tmp_path / "few")
-    assert "fewer calibration tokens than neurons in layer 2" in " ".join(done.stderr.split())
+    assert "fewer calibration tokens than neurons in layer 2: the ridge holds" in " ".join(done.stderr.split())
+    ranked = (*data, "--keep-ratio", 0.1, "--align", 1, "--compensate", "none", "--calibration-examples", 12)
+    leans = "fewer calibration tokens than neurons in layer 2: the ranking leans on its ridge"
+    done = export(*ranked, "--criterion", "obs", "--allocate", "uniform", "--output", tmp_path / "obs")
+    assert leans in " ".join(done.stderr.split()) and "the ridge holds" not in done.stderr
+    done = export(*ranked, "--criterion", "magnitude", "--allocate", "uniform", "--output", tmp_path / "magnitude")
+    assert "leans" not in done.stderr
     done = export("--model", bert_directory, "--align", 1, "--output", tmp_path / "plain")
     plan = read_plan(tmp_path / "plain" / "plan.json")
     assert (plan.criterion, plan.kept_widths, plan.repair) == ("anatomy", [12, 12, 12], None)
@@ -204,6 +210,8 @@ def test_budgets(bert_directory, data_file, tmp_path):
         (["--criterion", "obs", "--keep-ratio", "0.5"], 1, "needs calibration text"),
         (["--criterion", "obs", "--preset", "bert-1"], 2, "--criterion obs is not the paper's rule"),
         (["--criterion", "anatomy-activation", "--preset", "bert-1"], 1, "has no thresholds"),
+        (["--preset", "bert-1", "--allocate", "global"], 1, "--allocate global: the paper's thresholds already say"),
+        (["--alpha", "0.1", "--allocate", "sensitivity"], 1, "the paper's thresholds already say"),
         (["--mask", "--target-speedup", "2"], 2, "--mask is as slow as the dense model"),
         (["--fuse", "none", "--target-speedup", "2"], 2, "timed on the default graph"),
         (["--max-accuracy-drop", "1"], 1, "needs accuracy on validation text, but there is no --data"),

@@ -79,6 +79,11 @@ def test_latency_table_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "_measure_table", None)
     assert latency.latency_table(checkpoint, batch=2, seq_len=16, progress=Progress()) == table
     assert len(list((tmp_path / "latency").glob("*.json"))) == 1
+    (file,) = (tmp_path / "latency").glob("*.json")
+    monkeypatch.setattr(latency, "_measure_table", lambda *arguments: table)
+    for damaged in (file.read_text()[:20], "{}", "[]", '{"shares": 1, "relative": 2}'):
+        file.write_text(damaged)
+        assert latency.latency_table(checkpoint, batch=2, seq_len=16, progress=Progress()) == table
 
 
 def test_the_table_is_time_by_dense_time_and_never_above_it():

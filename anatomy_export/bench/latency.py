@@ -52,14 +52,23 @@ def latency_table(checkpoint: Checkpoint, *, batch: int, seq_len: int, progress:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_directory() / "latency" / f"{checkpoint.model.config.model_type}-{batch}x{seq_len}-{digest}.json"
     with cache_lock(file):
-        if file.is_file():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            return LatencyTable(**{**found, "shares": tuple(found["shares"]), "relative": tuple(found["relative"])})
+        found = _cached(file)
+        if found is not None:
+            return found
         progress.note(f"timing FFN widths on this device, once (kept in {file.parent})")
         device = f"{cpu_model()}, {threads} threads"
         table = _measure_table(checkpoint, batch, seq_len, threads, device, progress)
         write_atomic(file, json.dumps(asdict(table)) + "\n")
         return table
+
+
+def _cached(file: Path) -> LatencyTable | None:
+    """The table that was measured before; None where there is none, or none that can be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return LatencyTable(**{**found, "shares": tuple(found["shares"]), "relative": tuple(found["relative"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _shape(model) -> dict:

@@ -22,6 +22,9 @@ def global_widths(scores: Sequence[np.ndarray], total: int, *, comparable: bool,
         scores: per layer (n,), higher = keep; infinite for the protected.
         comparable: the layers' scores are in one unit; otherwise each layer's are standardised first (FLAP, arXiv
             2312.11983).
+
+    Raises:
+        AnatomyError: see `marginal_widths`.
     """
     levelled = [one if comparable else _standardised(one) for one in scores]
     finite = np.concatenate([one[np.isfinite(one)] for one in levelled])
@@ -43,7 +46,8 @@ def marginal_widths(damage: Sequence[np.ndarray], total: int, align: int = 1) ->
     """Widths that add up to about `total` with the least predicted damage.
 
     Each layer gives up its neurons in its own order; the next `align` of them go where they do the least. A layer's
-    marginal damage never falls (running maximum), which makes this greedy choice the optimum.
+    marginal damage is made never to fall (running maximum). Where the curves are convex, that changes nothing and this
+    greedy choice is the optimum.
 
     Args:
         damage: per layer (n + 1,): damage once 0, 1, … n neurons are gone, in one unit for all layers.

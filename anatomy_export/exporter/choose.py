@@ -9,6 +9,7 @@ import torch
 
 from anatomy_export.data import Dataset, Examples
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.allocate import SENSITIVITY
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.budget import ratio_for_flops, ratio_for_speedup
 from anatomy_export.exporter.calibrate import (
@@ -141,6 +142,7 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
             repair=options.compensate != NONE,
             tick=tick,
         )
+    _say_what_is_ranked_on_little(calibration, measurement)
     if options.max_accuracy_drop is not None:
         return _smallest_within(calibration, measurement, context, fingerprint)
     ratio, budget = _ratio(calibration, measurement)
@@ -206,6 +208,23 @@ def _refit(
         return refit(model, calibration.batches, measurement.dense, keep, mode=mode)
     with calibration.progress.bar("repair", len(keep)) as count:
         return refit(model, calibration.batches, measurement.dense, keep, mode=mode, after_layer=lambda layer: count())
+
+
+def _say_what_is_ranked_on_little(calibration: Calibration, measurement: Measurement) -> None:
+    """Note the layers whose Gram matrix, which optimal brain surgeon inverts, has fewer tokens than neurons."""
+    options = calibration.options
+    if not options.criterion.startswith("obs") and options.allocate != SENSITIVITY:
+        return
+    few = [
+        str(layer)
+        for layer, (tokens, width) in enumerate(zip(measurement.tokens, _widths(calibration.checkpoint), strict=True))
+        if tokens < width
+    ]
+    if few:
+        calibration.progress.note(
+            f"note: fewer calibration tokens than neurons in layer {', '.join(few)}: the ranking leans on its ridge; "
+            "more text may help"
+        )
 
 
 def _say_what_is_weak(progress: Progress, done: Refit | None, keep: Sequence[np.ndarray]) -> None:

@@ -38,11 +38,13 @@ class Measurement:
         scores: by criterion.
         damage: per layer (n + 1,), predicted squared change of the margin once 0, 1, … n neurons are gone and the
             rest is refitted.
+        tokens: of each layer, how many count.
     """
 
     dense: DenseRun
     scores: dict[str, NeuronScores]
     damage: tuple[np.ndarray, ...]
+    tokens: tuple[int, ...]
 
 
 def measure(
@@ -73,17 +75,17 @@ def measure(
         after_batch=tick,
     )
     scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
-    curves = []
+    curves, tokens = [], []
     for layer in layers:
+        tokens.append(layer.moments.count)
         removal = gradient_removal(layer, context)
         curves.append(removal_damage(removal))
         for name, criterion in found.items():
             shared = criterion.score is score_gradient
             scores[name].append(removal_scores(removal) if shared else criterion.score(layer, context))
         tick()
-    return Measurement(
-        dense, {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}, tuple(curves)
-    )
+    named = {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}
+    return Measurement(dense, named, tuple(curves), tuple(tokens))
 
 
 def choose_widths(

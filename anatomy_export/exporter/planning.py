@@ -5,6 +5,7 @@ from typing import Any
 
 from anatomy_export.data import Dataset
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.allocate import UNIFORM
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
 from anatomy_export.exporter.criteria import Context
@@ -92,6 +93,11 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
         raise AnatomyError(
             f"--criterion {options.criterion} has no thresholds; next step: give a budget by --keep-ratio, "
             "--flops-ratio, --target-speedup or --max-accuracy-drop"
+        )
+    if options.by_thresholds and options.allocate != UNIFORM:
+        raise AnatomyError(
+            f"--allocate {options.allocate}: the paper's thresholds already say how many neurons each layer keeps; "
+            "next step: leave it out, or give a budget, as --keep-ratio"
         )
     with progress.stage("score the anatomy"):
         anatomy = score_anatomy(

@@ -29,7 +29,7 @@ def obs_scores(
     """One-shot scores (n,): the error that each neuron's removal alone would cause.
 
     Args:
-        gram: H, (n, n), float64.
+        gram: H, (n, n), float64; of centred activations where a bias is refitted too.
         rows: W2, (n, d).
         metric: M, (d, d), positive semidefinite; the identity by default.
         ridge: relative to the mean of H's diagonal.

@@ -1,4 +1,4 @@
-"""Norm of each W2 row: no data needed (Li et al., arXiv 1608.08710, for filters)."""
+"""Norm of each W2 row: of the weights alone, no text enters (Li et al., arXiv 1608.08710, for filters)."""
 
 import numpy as np
 

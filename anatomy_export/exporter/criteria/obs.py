@@ -1,5 +1,8 @@
 """Optimal brain surgeon: what removing a neuron costs once the others are refitted (ZipLM, arXiv 2302.04089).
 
+H is the Gram matrix of the *centred* activations, their covariance: what a neuron gives on average b2 can give, which
+every repair but none refits. ZipLM's H is not centred; unrepaired, a neuron that is nearly constant is underrated here.
+
 The plain variants measure the FFN output's squared error. The gradient variant measures it by `M = E[Σ g gᵀ]`, g the
 logit margin's gradient at the output, and weighs tokens by ‖g‖: a Kronecker-factored estimate of the margin's own
 change (EigenDamage, arXiv 1905.05934; LLM Surgeon, arXiv 2312.17244).
