@@ -105,7 +105,7 @@ def pareto(**options) -> None:
 
 def _pareto_table(body: dict) -> Table:
     table = Table(title="what no other way beats")
-    for heading in ("way", "removed, %", "× dense", "validation, %", "test, %", "agreement, %"):
+    for heading in ("way", "removed, %", "× dense", "validation, %", "test, %", "agreement, %", "|Δp|, %"):
         way = heading == "way"
         table.add_column(heading, justify="left" if way else "right", overflow="fold" if way else "ellipsis")
     for name in body["non_dominated"]:
@@ -117,6 +117,7 @@ def _pareto_table(body: dict) -> Table:
             f"{100 * one['accuracy']:.2f}",
             f"{100 * test['accuracy']:.2f}",
             f"{100 * test['agreement']:.1f}",
+            f"{100 * test['probability_change']:.2f}",
         )
     return table
 

@@ -201,6 +201,7 @@ def pareto_section() -> str:
             percent(body["results"][name]["accuracy"], 1),
             percent(body["test"][name]["accuracy"], 1),
             percent(body["test"][name]["agreement"], 1),
+            percent(body["test"][name]["probability_change"], 1),
         )
         for name in body["non_dominated"]
     ]
@@ -212,7 +213,9 @@ sentences, seed {settings["seed"]}): the ways that no other beats at both, chose
 table of FFN widths timed through ONNX Runtime on {latency["device"]}: batch {latency["batch"]}, {latency["seq_len"]}
 tokens.
 
-{markdown_table(("way", "removed", "× dense", "validation", "test", "agreement on test"), rows)}
+{markdown_table(("way", "removed", "× dense", "validation", "test", "agreement", "change of probability"), rows)}
+Agreement with the dense model's classes and mean change of a class's probability are on test.
+
 ![accuracy against speed](../benchmarks/pareto-bert.svg)
 """
 
@@ -229,10 +232,16 @@ def speedup_section() -> str:
     return f"""## A speed asked for
 
 `benchmarks/target_speedup.py`: `--target-speedup {body["target"]:g}` on the bert-base shape, batch 1, 128 tokens, then
-timed against the dense model ({environment["cpu"]}, {environment["threads"]} threads).
+timed against the dense model ({machine(environment)}).
 
 {markdown_table(("asked", "predicted by the latency table", "measured", "within 5 %"), [row])}
 """
+
+
+def machine(environment: dict) -> str:
+    """CPU, its widest vectors, threads."""
+    vectors = "AVX-512" if "avx512f" in environment["cpu_flags"] else "AVX2"
+    return f"{environment['cpu']} with {vectors}, {environment['threads']} threads"
 
 
 def cost_section() -> str:
@@ -248,7 +257,7 @@ def cost_section() -> str:
     return f"""## What choosing and repairing costs
 
 `benchmarks/calibration_cost.py`: bert-base, {settings["sentences"]} sentences of {settings["tokens"]} tokens, half of
-the neurons kept ({body["environment"]["cpu"]}, {body["environment"]["threads"]} threads).
+the neurons kept ({machine(body["environment"])}).
 
 {markdown_table(("stage", "s", "peak memory, GB"), rows)}
 {markdown_table(("bar", "asked", "measured", "met"), bars)}
