@@ -20,7 +20,7 @@ from anatomy_export.exporter.calibrate import (
     run_layer,
 )
 from anatomy_export.exporter.dense_run import loss, margin, run_dense
-from anatomy_export.exporter.statistics import dense_statistics
+from anatomy_export.exporter.statistics import dense_statistics, token_weights
 from anatomy_export.models import model_blocks, model_layers
 
 TEXTS = (
@@ -174,6 +174,18 @@ def test_statistics_of_unpadded_and_padded_batches_agree(family_name):
         torch.testing.assert_close(alone.mean_square, padded.mean_square, atol=1e-5, rtol=1e-3)
         torch.testing.assert_close(alone.metric, padded.metric, atol=1e-7, rtol=1e-3)
     assert results[0][-1].moments.count == 4, "one token a fitted sentence in the last layer"
+
+
+def test_tokens_weigh_by_their_gradient_and_only_where_they_count(family_name):
+    _, batches = calibrated(family_name)
+    batch = batches[0]
+    sensitivity = torch.linspace(0, 4, batch.inputs["input_ids"].numel()).reshape(batch.inputs["input_ids"].shape)
+    for last_layer in (False, True):
+        counts = batch.counts(last_layer)
+        weights = token_weights(batch, sensitivity, last_layer, 0.5)
+        assert (weights[~counts] == 0).all() and (weights[counts] > 0).all()
+        torch.testing.assert_close(weights[counts], sensitivity[counts].clamp_min(1e-30).sqrt())
+    assert (token_weights(batch, sensitivity, False, 0.0)[batch.counts(False)] == 1).all()
 
 
 def test_a_single_text_is_refused():

@@ -28,6 +28,7 @@ from anatomy_export.kernels.gram import GramAccumulator, Moments
 from anatomy_export.models import model_blocks
 
 NEURONS, HIDDEN, KEEP = 12, 5, torch.tensor([0, 2, 3, 7, 8])
+SHAPES = ((5, HIDDEN), (HIDDEN,), (HIDDEN, HIDDEN))
 PRUNED = [index for index in range(NEURONS) if index not in KEEP.tolist()]
 
 
@@ -51,6 +52,19 @@ def test_the_formula_is_affine_least_squares():
     expected = np.linalg.lstsq(design, (activation[:, PRUNED] @ weight[PRUNED]).numpy(), rcond=None)[0]
     np.testing.assert_allclose(found.weight, expected[:-1], atol=1e-8)
     np.testing.assert_allclose(found.bias, expected[-1], atol=1e-8)
+
+
+def test_the_held_out_error_is_the_residuals_mean_square_in_the_metric():
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(50, 5 + HIDDEN, generator=generator, dtype=torch.float64) + 1
+    weights = torch.rand(50, generator=generator, dtype=torch.float64)
+    weight, bias, root = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in SHAPES)
+    sums = GramAccumulator()
+    sums.add(rows, weights)
+    residual = rows[:, 5:] - rows[:, :5] @ weight - bias
+    for metric, squares in ((None, residual.square().sum(1)), (root @ root.T, (residual @ root).square().sum(1))):
+        expected = float((weights * squares).sum() / weights.sum())
+        assert correction_error(sums.moments(), weight, bias, metric) == pytest.approx(expected, rel=1e-9)
 
 
 def test_an_exact_dependence_is_repaired_exactly():
@@ -149,6 +163,18 @@ def test_a_duplicated_neuron_is_made_up_for(family_name):
     assert drift(checkpoint, repaired(checkpoint, keep, result)) < 1e-4 * drift(
         checkpoint, repaired(checkpoint, keep, bare)
     )
+
+
+def test_padding_counts_in_no_repair(family_name):
+    """Text by text there is none; the same split, ridge and mode must give the same model, but for rounding."""
+    checkpoint, keep, found = tiny_checkpoint(family_name), [np.arange(0, 24, 2)] * 3, []
+    for batch_tokens in (1, 1000):
+        batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=batch_tokens)
+        dense = run_dense(checkpoint.model, batches)
+        found.append(refit(checkpoint.model, batches, dense, keep, mode=LEAST_SQUARES, ridges=(1e-2,)))
+    assert [one.tokens for one in found[0].outcomes] == [one.tokens for one in found[1].outcomes]
+    alone, padded = (repaired(checkpoint, keep, one) for one in found)
+    assert drift(replace(checkpoint, model=alone), padded) < 1e-4 * drift(checkpoint, padded)
 
 
 def test_repair_brings_the_logits_closer(family_name):
