@@ -141,7 +141,7 @@ class _FirstLayerReached(Exception):
 
 @torch.no_grad()
 def first_calls(model, batches: Sequence[Batch]) -> list[LayerCall]:
-    """What the model calls its first layer with, batch by batch."""
+    """What the model calls its first layer with, batch by batch. Raises AnatomyError where it never does."""
     caught: list[LayerCall] = []
 
     def catch(module, args, keywords):
@@ -208,7 +208,11 @@ class FfnRun:
 
 @torch.no_grad()
 def run_ffn(model, layer: int, call: LayerCall) -> tuple[FfnRun, LayerCall]:
-    """What a layer's FFN does with one batch, and the call with what attention and neurons gave on the way."""
+    """What a layer's FFN does with one batch, and the call with what attention and neurons gave on the way.
+
+    Raises:
+        AnatomyError: the layer's forward pass does not reach its FFN.
+    """
     activations: list[torch.Tensor] = []
     attention: list[torch.Tensor | tuple] = []
     down = model_blocks(model)[layer].down

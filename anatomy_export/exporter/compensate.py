@@ -1,9 +1,10 @@
 """Closed-form repair of what pruning leaves of an FFN: W2 and b2 refitted to what the dense model computes.
 
 Layer by layer, on the pruned model's inputs. With `a` the kept activations and `e` what the output lacks, ridge
-regression gives `W2_K + (C + λ mean(diag C) I)⁻¹ C_ae` and the bias that keeps the mean, `C` the centred covariance.
-For `e = W2_Pᵀ a_P`, all that masking takes, this is the affine least squares `W2_K + (C_KK + λI)⁻¹ C_KP W2_P`. λ, and
-whether least squares, the bias alone or nothing is best, is decided on text that was held out.
+regression gives `W2_K + (C + λ mean(diag C) I)⁻¹ C_ae` and the bias that keeps the mean, `C` the centred covariance;
+tokens are weighted (`token_weights`). For `e = W2_Pᵀ a_P`, all that masking takes, this is the affine least squares
+`W2_K + (C_KK + λI)⁻¹ C_KP W2_P`. λ, and whether least squares, the bias alone or nothing is best, is decided on text
+that was held out.
 """
 
 import math
@@ -56,7 +57,7 @@ def fit_correction(
     metric: torch.Tensor | None = None,
     ridges: Sequence[float] = RIDGES,
 ) -> Correction:
-    """The correction with the smallest held-out error.
+    """The correction with the smallest held-out error; λ is walked to from the middle while that error falls.
 
     Args:
         fit, held_out: moments of the rows `[a (k) | e (d)]`.
@@ -64,6 +65,9 @@ def fit_correction(
         mode: what may be chosen; "auto" for all of them.
         metric: (d, d) of the output error; the identity by default.
         ridges: λ that may be chosen, rising, relative to the mean diagonal of C.
+
+    Raises:
+        AnatomyError: the moments are not finite.
     """
     hidden = len(fit.mean) - kept
     empty, still = fit.mean.new_zeros(kept, hidden), fit.mean.new_zeros(hidden)

@@ -71,6 +71,9 @@ def refit(
         exponent: of ‖g‖² in the token weights.
         ridges: λ tried, relative to the mean diagonal of the covariance.
         after_layer: called once a layer is done.
+
+    Raises:
+        AnatomyError: activations are not finite, or a layer's forward pass does not reach its FFN.
     """
     pruned = copy.deepcopy(model, {id(one): one for one in model.parameters()})
     calls = first_calls(pruned, batches)

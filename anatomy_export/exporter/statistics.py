@@ -64,6 +64,9 @@ def dense_statistics(
         plain: also collect the moments with all tokens alike.
         keep_sums: keep what each layer gave, for repair.
         after_batch: called once a batch is done.
+
+    Raises:
+        AnatomyError: `fisher`, but the batches have no labels.
     """
     blocks, run = model_blocks(model), DenseRunSums(model, keep_sums=keep_sums)
     last = len(blocks) - 1

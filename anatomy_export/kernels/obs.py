@@ -33,6 +33,9 @@ def obs_scores(
         rows: W2, (n, d).
         metric: M, (d, d), positive semidefinite; the identity by default.
         ridge: relative to the mean of H's diagonal.
+
+    Raises:
+        AnatomyError: H is not finite, or is indefinite at any ridge.
     """
     inverse = ridge_inverse(gram, ridge)
     return in_metric(rows, metric).square().sum(1) / inverse.diagonal()
@@ -55,6 +58,9 @@ def obs_removal(
         gram, rows, metric, ridge: see `obs_scores`.
         count: how many go; all by default.
         block: neurons between two updates of the whole.
+
+    Raises:
+        AnatomyError: as `obs_scores`.
     """
     inverse, current = ridge_inverse(gram, ridge), in_metric(rows, metric).clone()
     names = torch.arange(len(current), device=current.device)

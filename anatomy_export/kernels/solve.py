@@ -34,12 +34,12 @@ def ridge_factor(gram: torch.Tensor, ridge: float) -> tuple[torch.Tensor, float]
 
 
 def ridge_solve(gram: torch.Tensor, right: torch.Tensor, ridge: float) -> torch.Tensor:
-    """`(gram + ridge · mean(diag gram) · I)⁻¹ right`: (n, n) and (n, d) give (n, d)."""
+    """`(gram + ridge · mean(diag gram) · I)⁻¹ right`: (n, n) and (n, d) give (n, d). Raises as `ridge_factor`."""
     factor, _ = ridge_factor(gram, ridge)
     return torch.cholesky_solve(right, factor)
 
 
 def ridge_inverse(gram: torch.Tensor, ridge: float) -> torch.Tensor:
-    """`(gram + ridge · mean(diag gram) · I)⁻¹`, (n, n)."""
+    """`(gram + ridge · mean(diag gram) · I)⁻¹`, (n, n). Raises as `ridge_factor`."""
     factor, _ = ridge_factor(gram, ridge)
     return torch.cholesky_inverse(factor)
