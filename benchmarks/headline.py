@@ -19,7 +19,7 @@ def readme_markdown(readme: str) -> str:
 
 
 def headline_section() -> str:
-    study = Study("bert")
+    study = Study("frontier-bert")
     body = json.loads((HERE / "gap.json").read_text(encoding="utf-8"))[0]
     found = {one["worker"]: one for one in body["results"]}
     rows = [

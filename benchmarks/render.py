@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from claims_page import paper_markdown
-from frontier_tables import frontier_section
+from frontier_tables import frontier_section, second_training_section
 from headline import readme_markdown
 from precision_tables import precision_section
 from study_tables import score_section, study_section
@@ -265,6 +265,7 @@ the neurons kept ({machine(body["environment"])}).
 
 
 OPTIONAL = {
+    "second-training.json": second_training_section,
     "score-cost.json": score_section,
     "pareto-bert.json": pareto_section,
     "target-speedup.json": speedup_section,

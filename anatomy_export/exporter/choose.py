@@ -338,13 +338,13 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
         raise AnatomyError(
             f"--max-accuracy-drop {allowed:g} cannot be kept: of the models tried, the largest keeps "
             f"{SEARCHED_RATIOS[0]:.0%} of the neurons, and the best loses {best.measured_points:.2f} points on "
-            f"{len(examples)} validation texts (expected {100 * best.expected_drop:.2f}); next step: allow more, or "
+            f"{len(examples):,} validation texts (expected {100 * best.expected_drop:.2f}); next step: allow more, or "
             "pass more calibration text"
         )
     chosen, done, keep, drop = fitting[0]
     kept, widths = chosen.plan.kept_widths, chosen.plan.widths
     calibration.progress.note(
-        f"{sum(kept) / sum(widths):.1%} of the neurons kept; on {len(examples)} validation texts "
+        f"{sum(kept) / sum(widths):.1%} of the neurons kept; on {len(examples):,} validation texts "
         f"{100 * drop.accuracy_dense:.2f} → {100 * drop.accuracy_pruned:.2f} %, "
         f"expected drop {100 * drop.expected_drop:.2f} points"
     )
