@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.tables import markdown_table
-from anatomy_export.exporter.allocate import UNIFORM
+from anatomy_export.exporter.allocate import SENSITIVITY, UNIFORM
 from anatomy_export.exporter.criteria import CRITERIA
 
 HERE = Path(__file__).parent
@@ -19,6 +19,7 @@ DROP_BARS = {"bert": {0.5: 0.3, 0.7: 0.5, 0.85: 1.5, 0.95: 4.0}, "gpt2": {0.85: 
 NOISE_Z = 1.96
 MARGIN = 0.5
 LEAST_TO_LOSE = 3.0
+WIDTHS = {UNIFORM: "equal widths", SENSITIVITY: "the default's widths"}
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,9 @@ def bars(study: Study, model: str) -> list[tuple[str, str, str, str]]:
                     yes(drop <= asked),
                 )
             )
-    for level in LEVELS:
-        rows += against_unrepaired(study, level)
+    for allocate in (UNIFORM, SENSITIVITY):
+        for level in LEVELS:
+            rows += against_unrepaired(study, allocate, level)
     anatomy = [f"anatomy/uniform/{how}/0.7" for how in ("auto", "none")]
     if model == "bert" and all(way in study.groups for way in anatomy):
         gain = paired(*(study.groups[way].right for way in anatomy))
@@ -242,19 +244,19 @@ def bars(study: Study, model: str) -> list[tuple[str, str, str, str]]:
     return rows + never_worse(study)
 
 
-def against_unrepaired(study: Study, level: float) -> list[tuple[str, str, str, str]]:
+def against_unrepaired(study: Study, allocate: str, level: float) -> list[tuple[str, str, str, str]]:
     """The default against the best way without repair: not worse where little is pruned, better where much is."""
-    ways = [way for way in study.groups if way.endswith(f"/none/{level:g}")]
+    ways = [way for way in study.groups if way.endswith(f"/{allocate}/none/{level:g}")]
     default = study.groups.get(f"{DEFAULT}/{level:g}")
-    if len({way.split("/")[0] for way in ways}) < len(CRITERIA) or default is None:
+    if len(ways) < len(CRITERIA) or default is None:
         return []
     best = max(ways, key=lambda way: study.groups[way].right.mean())
     gain, half = paired(default.right, study.groups[best].right)
     agreement = paired(study.agreeing(f"{DEFAULT}/{level:g}"), study.agreeing(best))
-    better = level >= 0.7
+    criterion, better = best.split("/")[0], level >= 0.7
     return [
         (
-            f"default against the best without repair ({named(best)}) at {level_name(level)}",
+            f"default against the best without repair, {WIDTHS[allocate]} ({criterion}), at {level_name(level)}",
             "better" if better else "not worse",
             f"{interval(gain, half)}, agreement {interval(*agreement)}",
             yes(gain - half > 0 if better else gain - half > -MARGIN),
