@@ -259,9 +259,15 @@ def against_unrepaired(study: Study, allocate: str, level: float) -> list[tuple[
             f"default against the best without repair, {WIDTHS[allocate]} ({criterion}), at {level_name(level)}",
             "better" if better else "not worse",
             f"{interval(gain, half)}, agreement {interval(*agreement)}",
-            yes(gain - half > 0 if better else gain - half > -MARGIN),
+            yes(gain - half > 0 if better else gain - half > -MARGIN) + nothing_to_win(study, best, better),
         )
     ]
+
+
+def nothing_to_win(study: Study, best: str, better: bool) -> str:
+    """Where the best way's own drop is within its noise, no way could be shown to be better."""
+    drop, half = study.drop(best)
+    return f": none could be, the best loses {interval(drop, half)}" if better and drop - half <= 0 else ""
 
 
 def never_worse(study: Study) -> list[tuple[str, str, str, str]]:
