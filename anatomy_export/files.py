@@ -81,23 +81,37 @@ def staged_directory(target: Path, force: bool = False, marks: tuple[str, ...] =
     """
     target = Path(target).absolute()
     require_free(target, force, marks)
-    created = _make_parents(target.parent)
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    except OSError as error:
-        _remove_empty(created)
-        raise AnatomyError(
-            f"cannot write to {target.parent}: {error.strerror}; next step: choose another --output"
-        ) from error
-    try:
+    with _staging(target) as staging:
         yield staging
         os.chmod(staging, 0o755)
         with _signals_held():
             _swap(staging, target)
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A new directory beside `target`, whose parents are made; on any failure, a signal at any time, both go again."""
+    created: list[Path] = []
+    staging: Path | None = None
+    try:
+        with _signals_held():
+            created = _make_parents(target.parent)
+            staging = _make_staging(target)
+        yield staging
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(created)
         raise
+
+
+def _make_staging(target: Path) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    except OSError as error:
+        raise AnatomyError(
+            f"cannot write to {target.parent}: {error.strerror}; next step: choose another --output"
+        ) from error
 
 
 @contextmanager
@@ -113,15 +127,7 @@ def staged_file(target: Path, force: bool = False, *, part: str | None = None) -
     """
     target = Path(target).absolute()
     _require_replaceable(target, force)
-    created = _make_parents(target.parent)
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    except OSError as error:
-        _remove_empty(created)
-        raise AnatomyError(
-            f"cannot write to {target.parent}: {error.strerror}; next step: choose another --output"
-        ) from error
-    try:
+    with _staging(target) as staging:
         yield staging / target.name
         names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == target.name)
         for name in names:
@@ -129,10 +135,6 @@ def staged_file(target: Path, force: bool = False, *, part: str | None = None) -
         outdated = [part] if part is not None and part not in names and force and target.exists() else []
         with _signals_held():
             _move_all(staging, target.parent, names, outdated)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(created)
-        raise
     shutil.rmtree(staging, ignore_errors=True)
 
 

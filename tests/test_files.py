@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,18 @@ def test_a_part_goes_with_the_file_that_it_belonged_to(tmp_path, monkeypatch):
     with staged_file(tmp_path / "o", force=True, part="o.data") as staged:
         staged.write_text("new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"o": "new", "other": "old other"}
+
+
+@pytest.mark.parametrize("staged", [staged_directory, staged_file])
+def test_an_interruption_as_the_directory_is_made_leaves_nothing(tmp_path: Path, monkeypatch, staged):
+    made = tempfile.mkdtemp
+
+    def interrupted(**options):
+        path = made(**options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "new" / "target"):
+        pytest.fail("the interruption comes first")
+    assert not list(tmp_path.iterdir())
