@@ -259,15 +259,20 @@ def against_unrepaired(study: Study, allocate: str, level: float) -> list[tuple[
             f"default against the best without repair, {WIDTHS[allocate]} ({criterion}), at {level_name(level)}",
             "better" if better else "not worse",
             f"{interval(gain, half)}, agreement {interval(*agreement)}",
-            yes(gain - half > 0 if better else gain - half > -MARGIN) + nothing_to_win(study, best, better),
+            yes(gain - half > 0) + nothing_to_win(study, best) if better else no_worse(gain, half),
         )
     ]
 
 
-def nothing_to_win(study: Study, best: str, better: bool) -> str:
+def no_worse(gain: float, half: float) -> str:
+    """An interval that reaches from below the margin to above 0 shows neither."""
+    return "**not shown**" if gain - half <= -MARGIN and gain + half >= 0 else yes(gain - half > -MARGIN)
+
+
+def nothing_to_win(study: Study, best: str) -> str:
     """Where the best way's own drop is within its noise, no way could be shown to be better."""
     drop, half = study.drop(best)
-    return f": none could be, the best loses {interval(drop, half)}" if better and drop - half <= 0 else ""
+    return f": none could be, the best loses {interval(drop, half)}" if drop - half <= 0 else ""
 
 
 def never_worse(study: Study) -> list[tuple[str, str, str, str]]:
