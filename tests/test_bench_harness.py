@@ -2,7 +2,6 @@
 
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -76,7 +75,7 @@ def test_rounds_are_whole_shuffled_and_cheap():
     assert all(peak < peak_rss_bytes() for peak in samples.peak_rss_bytes.values()), "a child has its parent's peak"
     assert {facts["threads"] for facts in pool.facts.values()} == {"1"}
     assert len({facts["pid"] for facts in pool.facts.values()} | {os.getpid()}) == 4
-    overhead = statistics.median(samples.times("a", "k")) - SPIN_S
+    overhead = min(samples.times("a", "k")) - SPIN_S  # the least: other programs only add to it
     assert 0 <= overhead < 0.01 * SPIN_S
 
 
