@@ -50,8 +50,8 @@ def score(
     [1.0, 1.0]
 
     Args:
-        probes: sentences, None for the ten built-in ones; one is cut off at `max_length` tokens (None: 128, or what the
-            model takes).
+        probes: sentences, None for the ten built-in ones; one is cut off at `max_length` tokens (None: what the model
+            and its tokenizer take).
         strong_threshold: a neuron is strong where its similarity with any probe's target token is above.
 
     Raises:

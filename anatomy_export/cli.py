@@ -13,6 +13,7 @@ from anatomy_export.cli_bench import bench, doctor
 from anatomy_export.cli_common import (
     CRITERION_NAMES,
     HELP_NAMES,
+    MAX_LENGTH_HELP,
     PRESET_NAMES,
     AnatomyCommand,
     AnatomyGroup,
@@ -61,7 +62,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @data_options
 @click.option("--unlabelled", is_flag=True, help="The text of --data has no labels: calibrate on it, accuracy is n/a.")
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
+@click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
 @click.option(
     "--calibration-examples",
@@ -105,7 +106,10 @@ Examples:
 )
 @click.option("--keep-ratio", type=float, callback=share, help="Share of the neurons that stays.")
 @click.option(
-    "--flops-ratio", type=float, callback=share, help="Share of the model's FLOPs that stays, at --max-length."
+    "--flops-ratio",
+    type=float,
+    callback=share,
+    help="Share of the model's FLOPs that stays, at the mean length of --data.",
 )
 @click.option(
     "--max-accuracy-drop",
@@ -218,7 +222,7 @@ def _result_table(result) -> Table:
     labels = {
         "neurons": "FFN neurons",
         "parameters": "parameters",
-        "flops": "GFLOPs a sequence",
+        "flops": f"GFLOPs at {result.flops_tokens} tokens",
         "size_bytes": "model.onnx, MB",
     }
     scale = {"flops": 1e9, "size_bytes": 1e6}
@@ -307,7 +311,7 @@ def _error_left(repair: dict) -> str:
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
+@click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def finetune(**options) -> None:

@@ -40,6 +40,7 @@ EXTRA_OF_PACKAGE = {
 }
 
 RETRY_S = 0.01
+MAX_LENGTH_HELP = "Tokens that a text is cut off at. Default: what the model and its tokenizer take."
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 PRECISIONS = ("fp32", "fp16", "int8")
 CRITERION_NAMES = (

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from anatomy_export.cli_common import (
     CRITERION_NAMES,
+    MAX_LENGTH_HELP,
     AnatomyCommand,
     data_options,
     finite,
@@ -70,9 +71,7 @@ Examples:
 )
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="What latency is measured at.")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens, likewise. Default: 128, or what the model takes.")
-@click.option(
-    "--max-length", type=click.IntRange(min=2), help="Tokens of a text. Default: 128, or what the model takes."
-)
+@click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option(
     "--calibration-examples", type=click.IntRange(min=2), help="Train texts. Default: 1024, or fewer of 65,536 tokens."
 )
@@ -142,7 +141,7 @@ Examples:
     callback=finite,
     help="A neuron is strong where its similarity with any probe's target token is above.",
 )
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
+@click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--allow-random-head", is_flag=True, help="Score a checkpoint that has no classification head.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def score(**options) -> None:
@@ -213,7 +212,7 @@ Examples:
     "--output", required=True, type=click.Path(path_type=Path), help="Directory; one of the same run goes on."
 )
 @data_options
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens. Default: 128, or what the model takes if less.")
+@click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
 @click.option(

@@ -48,6 +48,11 @@ class Dataset:
     label_names: tuple[str, ...]
 
     @property
+    def splits(self) -> tuple[Examples, Examples, Examples]:
+        """Train, validation, test."""
+        return self.train, self.validation, self.test
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over every text and label, split by split."""
         digest = hashlib.sha256()

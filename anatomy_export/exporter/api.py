@@ -10,7 +10,7 @@ from anatomy_export.exporter.plan import PrunePlan, ratio_plan, threshold_plan
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
 from anatomy_export.models import family_of
-from anatomy_export.models.checkpoint import Checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, text_limit
 from anatomy_export.probes import BUILT_IN_PROBES
 
 
@@ -35,7 +35,7 @@ def score_model(
             checkpoint,
             BUILT_IN_PROBES if probes is None else probes,
             strong_threshold=strong_threshold,
-            max_length=sequence_length(checkpoint, max_length, "max_length"),
+            max_length=text_limit(checkpoint, max_length, "max_length"),
         )
     finally:
         model.train(training)

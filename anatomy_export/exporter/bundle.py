@@ -11,11 +11,11 @@ import numpy as np
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.card import model_card
 from anatomy_export.exporter.flops import FlopModel
+from anatomy_export.exporter.tolerance import REFERENCE_TOLERANCE, scaled_tolerance
 from anatomy_export.files import MANIFEST, sha256_file
 
 FORMAT_VERSION = 1
 CLASSIFY = "classify.py"
-REFERENCE_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class BundleFacts:
     name: str
     mode: str
     max_length: int
+    truncation_side: str
+    flops_tokens: int
     labels: tuple[str, ...]
     tolerance: float
     provenance: dict
@@ -73,16 +75,6 @@ def manifest_checksum(manifest: dict) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def reference_tolerance(precision: str, logits: np.ndarray) -> float:
-    """How far reference logits may be off on another machine, absolute.
-
-    The verification's own tolerance for fp32. Of float16 and int8, where kernels differ from CPU to CPU, a share of the
-    largest logit, or of 1 where none is as large.
-    """
-    tolerance = REFERENCE_TOLERANCE[precision]
-    return tolerance if precision == "fp32" else tolerance * max(1.0, float(np.abs(logits).max()))
-
-
 def write_manifest(directory: Path, facts: BundleFacts) -> None:
     """Write `README.md` and `classify.py`, then `bundle.json` with the SHA-256 of every file in `directory`."""
     (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
@@ -95,12 +87,17 @@ def write_manifest(directory: Path, facts: BundleFacts) -> None:
         "precision": facts.precision,
         "conversion": facts.conversion,
         "max_length": facts.max_length,
+        "truncation_side": facts.truncation_side,
         "labels": list(facts.labels),
         "tolerance": facts.tolerance,
-        "reference_tolerance": reference_tolerance(facts.precision, facts.reference_logits),
+        "reference_tolerance": scaled_tolerance(facts.reference_logits, REFERENCE_TOLERANCE[facts.precision]),
         "provenance": facts.provenance,
         "result": facts.result,
-        "flops": {"dense": asdict(facts.dense_flops), "planned_ffn_token": facts.planned_ffn_token},
+        "flops": {
+            "dense": asdict(facts.dense_flops),
+            "planned_ffn_token": facts.planned_ffn_token,
+            "tokens": facts.flops_tokens,
+        },
         "files": {path.relative_to(directory).as_posix(): sha256_file(path) for path in files},
         "references": [
             {"text": text, "input_ids": list(ids), "logits": [float(value) for value in row]}

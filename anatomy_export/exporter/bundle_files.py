@@ -11,9 +11,11 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from anatomy_export.errors import AnatomyError, VerifyError
-from anatomy_export.exporter.bundle import FORMAT_VERSION, REFERENCE_TOLERANCE, manifest_checksum
+from anatomy_export.exporter.bundle import FORMAT_VERSION, manifest_checksum
+from anatomy_export.exporter.tolerance import REFERENCE_TOLERANCE
 from anatomy_export.files import MANIFEST, sha256_file
 
+TRUNCATION_SIDES = ("right", "left")
 REQUIRED = ("model.onnx", "plan.json")
 MOST_MANIFEST_BYTES = 2**24
 MOST_REFERENCES = 1000
@@ -41,6 +43,7 @@ class BundleManifest:
     mode: str
     precision: str
     max_length: int
+    truncation_side: str
     labels: tuple[str, ...]
     tolerance: float
     plan_sha256: str
@@ -100,6 +103,9 @@ def _from_body(body: dict) -> BundleManifest:
         mode=_checked(body, "mode", str, bool, "slice, mask or dense"),
         precision=precision,
         max_length=max_length,
+        truncation_side=_checked(
+            {"truncation_side": "right", **body}, "truncation_side", str, TRUNCATION_SIDES.__contains__, "right or left"
+        ),
         labels=tuple(_checked({"label": label}, "label", str, lambda value: True, "a name") for label in labels),
         tolerance=_checked(body, "reference_tolerance", float, lambda value: 0 < value < math.inf, "a number above 0"),
         plan_sha256=_checked(provenance, "anatomy.plan_sha256", str, SHA256.fullmatch, "64 hexadecimal digits"),

@@ -93,7 +93,7 @@ against torch (tolerance {facts.tolerance:g} absolute). Criterion: {facts.criter
 |---|---|---|
 | FFN neurons | {result["neurons"]["dense"]} | {result["neurons"]["pruned"]} |
 | parameters | {result["parameters"]["dense"]} | {result["parameters"]["pruned"]} |
-| FLOPs at {facts.max_length} tokens | {result["flops"]["dense"]} | {result["flops"]["pruned"]} |
+| FLOPs at {facts.flops_tokens} tokens | {result["flops"]["dense"]} | {result["flops"]["pruned"]} |
 | file, bytes | {result["size_bytes"]["dense"]} | {result["size_bytes"]["pruned"]} |
 | accuracy | {_percent(accuracy["dense"])} | {_percent(accuracy["pruned"])} |
 

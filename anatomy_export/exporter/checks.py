@@ -1,26 +1,29 @@
 """The checks of the main job: every computation against torch, and accuracy dense and pruned."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.data import Dataset, Examples
-from anatomy_export.exporter.bundle import reference_tolerance
-from anatomy_export.exporter.evaluate import OnnxClassifier, save_ort_format
+from anatomy_export.exporter.evaluate import EVALUATION_BATCH, OnnxClassifier, save_ort_format
 from anatomy_export.exporter.plan import PrunePlan
 from anatomy_export.exporter.precision import (
     RANGE_TEXTS,
+    PrecisionGate,
     PrecisionReport,
     check_fp16_range,
     convert_precision,
+    precision_gate,
     precision_report,
 )
 from anatomy_export.exporter.prune import mask_neurons_
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ExportRequest
-from anatomy_export.exporter.verify import TOLERANCE, Batch, VerifyReport, compare_all, logits_of, torch_forward
+from anatomy_export.exporter.tolerance import REFERENCE_TOLERANCE
+from anatomy_export.exporter.verify import Batch, VerifyReport, compare_all, logits_of, single_batches, torch_forward
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.zoo import ModelSource
 from anatomy_export.progress import Progress
@@ -37,6 +40,7 @@ class Job:
     repair: Repair | None
     data: Dataset | None
     max_length: int
+    flops_tokens: int
     texts: tuple[str, ...]
     batches: tuple[Batch, ...]
     staging: Path
@@ -57,6 +61,13 @@ class Job:
         if self.data is None or self.source.random_weights or not self.request.compare_dense:
             return None
         return self.data.test.head(self.request.data.eval_examples) if len(self.data.test) else None
+
+    @property
+    def validation_examples(self) -> Examples | None:
+        """What decides whether another precision ships; None where there is no labelled text for it."""
+        if self.test_examples is None or self.data is None:
+            return None
+        return self.data.validation if len(self.data.validation) else None
 
 
 def masked_logits(job: Job) -> list[np.ndarray]:
@@ -125,32 +136,54 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
             new.rename(job.staging / new.name)
         made.parent.rmdir()
     shipped = OnnxClassifier(path, fp32.tokenizer, job.max_length)
+    gate = _precision_gate(job, shipped, fp32)
     examples = job.test_examples
     texts = job.texts if examples is None else examples.texts
-    if examples is None:
-        job.progress.note(
-            f"note: what {wanted.name} costs in accuracy is not measured; next step: pass labelled --data"
-        )
     with job.progress.stage(f"compare {wanted.name} with fp32 on {len(texts)} texts"):
-        classes, expected = (one.logits(texts).argmax(-1) for one in (shipped, fp32))
-    labels = None if examples is None else np.array(examples.labels)
+        classes, expected = _classes(job, shipped, fp32, texts)
     report = precision_report(
         wanted,
         conversion,
         classes=classes,
         expected=expected,
-        labels=labels,
+        labels=None if examples is None else np.array(examples.labels),
         size_bytes=onnx_bytes(job.staging),
         size_bytes_fp32=size,
+        gate=gate,
     )
-    report.raise_for_drop()
     return shipped, report
+
+
+def _precision_gate(job: Job, shipped: OnnxClassifier, fp32: OnnxClassifier) -> PrecisionGate | None:
+    """Raises VerifyError where validation text loses more than is allowed."""
+    wanted, examples = job.request.precision, job.validation_examples
+    if wanted.by_batch:
+        job.progress.note(
+            "note: dynamic int8 takes the ranges of a whole batch, so a text's logits depend on what shares it: judged "
+            "one text a call; --int8 static does not depend on it"
+        )
+    if examples is None:
+        why = "pass labelled --data" if job.test_examples is None else "pass data with rows for validation"
+        job.progress.note(f"note: nothing judges what {wanted.name} costs in accuracy; next step: {why}")
+        return None
+    with job.progress.stage(f"judge {wanted.name} on {len(examples)} validation texts"):
+        classes, expected = _classes(job, shipped, fp32, examples.texts)
+    gate = precision_gate(wanted, classes=classes, expected=expected, labels=np.array(examples.labels))
+    gate.raise_for_drop(wanted.name)
+    return gate
+
+
+def _classes(
+    job: Job, shipped: OnnxClassifier, fp32: OnnxClassifier, texts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The class of each text, (texts,), by the file that ships as it is run, and by the fp32 file."""
+    batch_size = 1 if job.request.precision.by_batch else EVALUATION_BATCH
+    return shipped.logits(texts, batch_size).argmax(-1), fp32.logits(texts).argmax(-1)
 
 
 def _text_inputs(job: Job) -> list[Batch]:
     """The verification texts one by one, without padding."""
-    encoded = (job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in job.texts)
-    return [{name: np.asarray(values, dtype=np.int64) for name, values in one.items()} for one in encoded]
+    return single_batches(job.checkpoint.tokenizer, job.texts, job.max_length)
 
 
 def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
@@ -165,7 +198,7 @@ def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
         loaded = OnnxClassifier(path, onnx.tokenizer, job.max_length)
         expected = logits_of(onnx.run, job.batches)
         found = {"model.ort": logits_of(loaded.run, job.batches)}
-        tolerance = max(TOLERANCE, reference_tolerance(job.request.precision.name, np.concatenate(expected)))
+        tolerance = REFERENCE_TOLERANCE[job.request.precision.name]
         VerifyReport(compare_all("model.onnx", expected, found, job.batches, tolerance)).raise_for_failures()
 
 

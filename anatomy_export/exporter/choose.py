@@ -158,10 +158,17 @@ def _ratio(calibration: Calibration, measurement: Measurement) -> tuple[float, d
     if options.target_speedup is not None:
         return _ratio_for_speedup(calibration, measurement, options.target_speedup)
     if options.flops_ratio is not None:
-        ratio = ratio_for_flops(count_flops(model), options.flops_ratio, calibration.max_length)
-        return ratio, {"flops_ratio": options.flops_ratio, "keep_ratio": ratio}
+        tokens = _mean_tokens(calibration.batches)
+        ratio = ratio_for_flops(count_flops(model), options.flops_ratio, tokens)
+        return ratio, {"flops_ratio": options.flops_ratio, "flops_tokens": tokens, "keep_ratio": ratio}
     assert options.keep_ratio is not None
     return options.keep_ratio, {"keep_ratio": options.keep_ratio}
+
+
+def _mean_tokens(batches: Sequence[Batch]) -> int:
+    """Tokens of a text on average, without padding."""
+    tokens = sum(int(batch.inputs["attention_mask"].sum()) for batch in batches)
+    return round(tokens / sum(len(batch.index) for batch in batches))
 
 
 def _ratio_for_speedup(calibration: Calibration, measurement: Measurement, wanted: float) -> tuple[float, dict]:

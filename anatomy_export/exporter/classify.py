@@ -22,12 +22,14 @@ class Classifier:
         self.labels = manifest["labels"]
         self.tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(manifest["max_length"])
+        self.tokenizer.enable_truncation(manifest["max_length"], direction=manifest.get("truncation_side", "right"))
         self.session = onnxruntime.InferenceSession(str(directory / model), providers=["CPUExecutionProvider"])
 
     def logits(self, text: str) -> np.ndarray:
-        """Logits (classes,) of one sentence."""
+        """Logits (classes,) of one sentence. Raises ValueError where it holds no token."""
         one = self.tokenizer.encode(text)
+        if not one.ids:
+            raise ValueError(f"no token in the text {text!r}; next step: pass text that is not empty")
         values = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
         inputs = {each.name: np.array([values[each.name]], dtype=np.int64) for each in self.session.get_inputs()}
         return self.session.run(["logits"], inputs)[0][0]
@@ -43,5 +45,8 @@ class Classifier:
 if __name__ == "__main__":
     classify = Classifier(Path(__file__).resolve().parent)
     for sentence in sys.argv[1:] or filter(None, map(str.strip, sys.stdin)):
-        label, probability = classify(sentence)
+        try:
+            label, probability = classify(sentence)
+        except ValueError as error:
+            sys.exit(f"Error: {error}")
         print(f"{label}\t{probability:.4f}\t{sentence}")

@@ -8,6 +8,8 @@ import numpy as np
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError, MissingExtraError
 
+EVALUATION_BATCH = 32
+
 
 class OnnxClassifier:
     """An `.onnx` classifier on the CPU, with the tokenizer of its bundle."""
@@ -30,7 +32,7 @@ class OnnxClassifier:
         arrays = {name: np.asarray(inputs[name], dtype=np.int64) for name in self.input_names}
         return self.session.run(["logits"], arrays)[0]
 
-    def logits(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+    def logits(self, texts: Sequence[str], batch_size: int = EVALUATION_BATCH) -> np.ndarray:
         """Logits (len(texts), classes) in the order of `texts`; batches are made of texts of like length."""
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         parts = []

@@ -40,8 +40,9 @@ class _LogitsOnly(torch.nn.Module):
 
 
 def graph_inputs(checkpoint: Checkpoint) -> list[str]:
-    """Names of the inputs, each (batch, sequence) int64: those that the model's family takes."""
-    return list(family_of(checkpoint.model.config).inputs)
+    """Names of the inputs, each (batch, sequence) int64: those that its tokenizer gives and its family takes."""
+    given = checkpoint.tokenizer.model_input_names
+    return [name for name in family_of(checkpoint.model.config).inputs if name in given]
 
 
 def require_exporter(exporter: str) -> None:

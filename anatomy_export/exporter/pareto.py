@@ -26,7 +26,8 @@ from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.files import open_directory
 from anatomy_export.models import model_blocks
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, text_limit
+from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import resolve_model
 from anatomy_export.progress import Progress
 
@@ -72,7 +73,8 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         )
     if data is None or not len(data.validation):
         raise AnatomyError("anatomy pareto needs labelled text with a validation split; next step: pass --data")
-    max_length = sequence_length(checkpoint, request.data.max_length)
+    max_length = text_limit(checkpoint, request.data.max_length)
+    data_lengths(checkpoint.tokenizer, data.splits, max_length, progress)
     sample = calibration_sample(
         checkpoint, data.train, request.data.calibration_examples, seed=request.seed, max_length=max_length
     )

@@ -29,7 +29,9 @@ from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
 from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.exporter.verify import TOLERANCE, VerifyReport, verification_batches
+from anatomy_export.exporter.ship_gate import check_shipped
+from anatomy_export.exporter.tolerance import TOLERANCE
+from anatomy_export.exporter.verify import VerifyReport, single_batches, verification_batches
 from anatomy_export.files import MANIFEST, staged_directory
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import (
@@ -37,14 +39,17 @@ from anatomy_export.models.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     sequence_length,
+    text_limit,
     weights_identity,
 )
+from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
 from anatomy_export.probes import BUILT_IN_PROBES, load_probes
 from anatomy_export.progress import Progress
 
-# None of the user's texts: these ship. The last has more than 128 tokens, so that cutting off is checked too.
+# None of the user's texts: these ship. The last is repeated until it is cut off, where that is not too much to run.
 REFERENCE_TEXTS = (*BUILT_IN_PROBES, "Fine.", " ".join(BUILT_IN_PROBES))
+MOST_REFERENCE_TOKENS = 1024
 VERIFICATION_TEXTS = 32
 MOST_VERIFICATION_TEXTS = 256
 
@@ -64,8 +69,9 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
         source = resolve_model(request.model, progress)
         with progress.stage("load model and data"):
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
-            max_length = sequence_length(checkpoint, request.data.max_length)
+            max_length = text_limit(checkpoint, request.data.max_length)
             data = load_source_data(source, checkpoint, request.data)
+        flops_tokens = _flops_tokens(checkpoint, data, max_length, progress)
         fingerprint = model_fingerprint(checkpoint.model)
         options = ScoreOptions()
         if given is None and request.mode != "dense":
@@ -78,9 +84,32 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
         if plan.removed == 0 and request.mode != "dense":
             progress.note("note: the plan keeps every neuron, so the export equals the dense model")
         texts = _verification_texts(data, probes, request.data.calibration_examples)
-        batches = tuple(verification_batches(checkpoint.tokenizer, texts, max_length))
-        job = Job(request, source, checkpoint, plan, chosen.repair, data, max_length, texts, batches, staging, progress)
+        batches = (
+            *verification_batches(checkpoint.tokenizer, texts, max_length),
+            *single_batches(checkpoint.tokenizer, reference_texts(checkpoint.tokenizer, max_length), max_length),
+        )
+        job = Job(
+            request,
+            source,
+            checkpoint,
+            plan,
+            chosen.repair,
+            data,
+            max_length,
+            flops_tokens,
+            texts,
+            batches,
+            staging,
+            progress,
+        )
         return _export_verify_bundle(job, target)
+
+
+def _flops_tokens(checkpoint: Checkpoint, data: Dataset | None, max_length: int, progress: Progress) -> int:
+    """Tokens that FLOPs are counted at: the data's mean, else those that are timed by default."""
+    if data is None:
+        return sequence_length(checkpoint, None)
+    return round(data_lengths(checkpoint.tokenizer, data.splits, max_length, progress).mean_tokens)
 
 
 def _export_verify_bundle(job: Job, target: Path) -> ExportResult:
@@ -112,6 +141,8 @@ def _export_verify_bundle(job: Job, target: Path) -> ExportResult:
     shutil.rmtree(job.dense_path.parent, ignore_errors=True)
     with progress.stage("write bundle"):
         _write_bundle(job, pruned, onnx, report, result, metadata)
+    with progress.stage("verify the bundle without torch"):
+        check_shipped(staging)
     return replace(result, stages=tuple(progress.stages))
 
 
@@ -122,7 +153,8 @@ def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path, de
         output=target,
         neurons=(sum(job.plan.widths), sum(job.plan.kept_widths)),
         parameters=(_parameters(dense), _parameters(pruned.model)),
-        flops=(count_flops(dense).total(1, job.max_length), count_flops(pruned.model).total(1, job.max_length)),
+        flops=(count_flops(dense).total(1, job.flops_tokens), count_flops(pruned.model).total(1, job.flops_tokens)),
+        flops_tokens=job.flops_tokens,
         size_bytes=(dense_size or None, onnx_bytes(job.staging)),
         accuracy=(report.accuracy_dense, shipped_accuracy),
         max_abs_error=report.max_abs_error,
@@ -228,6 +260,8 @@ def _write_bundle(
         name=job.source.name,
         mode=job.request.mode,
         max_length=job.max_length,
+        truncation_side=job.checkpoint.tokenizer.truncation_side,
+        flops_tokens=job.flops_tokens,
         labels=tuple(str(config.id2label[index]) for index in range(config.num_labels)),
         tolerance=TOLERANCE,
         provenance=_provenance(job, metadata),
@@ -249,9 +283,17 @@ def _write_bundle(
 
 def _references(job: Job, onnx: OnnxClassifier) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], np.ndarray]:
     """Twelve texts, their token ids, and the logits (texts, classes) that the file that ships gives for each alone."""
-    encoded = [job.checkpoint.tokenizer([text], truncation=True, max_length=job.max_length) for text in REFERENCE_TEXTS]
-    logits = np.stack([onnx.run({name: np.array(values) for name, values in one.items()})[0] for one in encoded])
-    return REFERENCE_TEXTS, tuple(tuple(one["input_ids"][0]) for one in encoded), logits
+    texts = reference_texts(job.checkpoint.tokenizer, job.max_length)
+    encoded = single_batches(job.checkpoint.tokenizer, texts, job.max_length)
+    logits = np.stack([onnx.run(inputs)[0] for inputs in encoded])
+    return texts, tuple(tuple(map(int, inputs["input_ids"][0])) for inputs in encoded), logits
+
+
+def reference_texts(tokenizer, max_length: int) -> tuple[str, ...]:
+    """Twelve built-in texts; the last has more than `max_length` tokens, up to `MOST_REFERENCE_TOKENS`."""
+    *texts, last = REFERENCE_TEXTS
+    times = min(max_length, MOST_REFERENCE_TOKENS) // len(tokenizer(last)["input_ids"]) + 1
+    return (*texts, " ".join([last] * times))
 
 
 def _parameters(model) -> int:

@@ -55,15 +55,54 @@ class Precision:
         """Is calibration text needed?"""
         return self.int8 == "static"
 
+    @property
+    def by_batch(self) -> bool:
+        """Do a text's logits depend on the texts that share its batch? Then it is judged one text a call."""
+        return self.int8 == "dynamic"
+
 
 FP32 = Precision()
+
+
+@dataclass(frozen=True)
+class PrecisionGate:
+    """What decides whether a conversion ships: accuracies on `texts` validation texts, as fractions.
+
+    `max_drop` is in points below the fp32 file.
+    """
+
+    texts: int
+    accuracy: float
+    accuracy_fp32: float
+    max_drop: float
+
+    def raise_for_drop(self, name: str) -> None:
+        """Raise VerifyError where the precision `name` is more than `max_drop` points below the fp32 file."""
+        drop = 100 * (self.accuracy_fp32 - self.accuracy)
+        if drop > self.max_drop + 1e-9:
+            raise VerifyError(
+                f"{name} loses {drop:.2f} points of accuracy against the fp32 file ({100 * self.accuracy:.2f} % "
+                f"against {100 * self.accuracy_fp32:.2f} % on {self.texts} validation texts), at most "
+                f"{self.max_drop:g} are allowed; next step: raise --max-precision-drop, or choose another --precision "
+                "or --int8"
+            )
+
+
+def precision_gate(
+    wanted: Precision, *, classes: np.ndarray, expected: np.ndarray, labels: np.ndarray
+) -> PrecisionGate:
+    """By the `classes` that the converted file gives to validation texts, and those `expected` of the fp32 file, each
+    (texts,)."""
+    accuracy, accuracy_fp32 = (float((found == labels).mean()) for found in (classes, expected))
+    return PrecisionGate(len(labels), accuracy, accuracy_fp32, wanted.max_drop)
 
 
 @dataclass(frozen=True)
 class PrecisionReport:
     """The file that ships against the fp32 file that it was made from. Accuracies are fractions, None if not measured.
 
-    `agreement` is the share of `texts` texts of the same class. The fp32 file was compared with torch before.
+    `agreement` is the share of `texts` texts, of the test split where there is one, of the same class. `gate` is what
+    decided; None where there was no validation text. The fp32 file was compared with torch before.
     """
 
     name: str
@@ -75,19 +114,13 @@ class PrecisionReport:
     max_drop: float
     size_bytes: int
     size_bytes_fp32: int
+    gate: PrecisionGate | None = None
     judged_by: str = "accuracy, not equality; the comparisons are those of the fp32 file, before conversion"
 
     def raise_for_drop(self) -> None:
-        """Raise VerifyError where accuracy is more than `max_drop` points below that of the fp32 file."""
-        if self.accuracy is None or self.accuracy_fp32 is None:
-            return
-        drop = 100 * (self.accuracy_fp32 - self.accuracy)
-        if drop > self.max_drop + 1e-9:
-            raise VerifyError(
-                f"{self.name} loses {drop:.2f} points of accuracy against the fp32 file ({100 * self.accuracy:.2f} % "
-                f"against {100 * self.accuracy_fp32:.2f} % on {self.texts} test texts), at most {self.max_drop:g} are "
-                "allowed; next step: raise --max-precision-drop, or choose another --precision or --int8"
-            )
+        """Raise VerifyError where the gate does not let it ship."""
+        if self.gate is not None:
+            self.gate.raise_for_drop(self.name)
 
 
 def precision_report(
@@ -99,11 +132,13 @@ def precision_report(
     labels: np.ndarray | None,
     size_bytes: int,
     size_bytes_fp32: int,
+    gate: PrecisionGate | None = None,
 ) -> PrecisionReport:
     """What a conversion costs, by the `classes` that the converted file gives to texts, each (texts,).
 
     Args:
         expected: the classes by the fp32 file. labels: the right ones, None where they are not known.
+        gate: what decided whether it ships.
     """
     return PrecisionReport(
         name=wanted.name,
@@ -115,6 +150,7 @@ def precision_report(
         max_drop=wanted.max_drop,
         size_bytes=size_bytes,
         size_bytes_fp32=size_bytes_fp32,
+        gate=gate,
     )
 
 

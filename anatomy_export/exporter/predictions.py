@@ -1,6 +1,6 @@
 """What a torch classifier predicts, and how far a pruned one's predictions are from the dense one's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -9,7 +9,7 @@ import torch
 
 from anatomy_export.models.checkpoint import Checkpoint
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH, EVALUATION_TOKENS = 64, 2**14
 NORMAL_975 = 1.959964
 
 
@@ -28,13 +28,24 @@ def encode_texts(checkpoint: Checkpoint, texts: Sequence[str], max_length: int =
     ]
     order = sorted(range(len(texts)), key=lambda index: lengths[index])
     batches = []
-    for start in range(0, len(order), EVALUATION_BATCH):
-        index = order[start : start + EVALUATION_BATCH]
+    for index in _parts([(text, lengths[text]) for text in order]):
         inputs = checkpoint.tokenizer(
             [texts[one] for one in index], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
         )
         batches.append((np.array(index), dict(inputs)))
     return EncodedTexts(tuple(batches), len(texts))
+
+
+def _parts(texts: list[tuple[int, int]]) -> Iterator[list[int]]:
+    """Positions of texts in parts that do not hold too much, from (position, tokens) by rising tokens."""
+    part: list[int] = []
+    for position, tokens in texts:
+        if part and (len(part) == EVALUATION_BATCH or (len(part) + 1) * tokens > EVALUATION_TOKENS):
+            yield part
+            part = []
+        part.append(position)
+    if part:
+        yield part
 
 
 @torch.inference_mode()

@@ -125,14 +125,16 @@ class ExportRequest:
 class ExportResult:
     """What a person or a script is told at the end: each measure dense → pruned, and where it went.
 
-    Size, accuracy and operators of the pruned model are those of the file that ships; `precision` says how that came
-    from the fp32 file, which `max_abs_error` is of.
+    `flops` are of one text of `flops_tokens` tokens, the mean of the data where there is any. Size, accuracy and
+    operators of the pruned model are those of the file that ships; `precision` says how that came from the fp32 file,
+    which `max_abs_error` is of.
     """
 
     output: Path
     neurons: tuple[int, int]
     parameters: tuple[int, int]
     flops: tuple[int, int]
+    flops_tokens: int
     size_bytes: tuple[int | None, int]
     accuracy: tuple[float | None, float | None]
     max_abs_error: float
@@ -150,6 +152,7 @@ class ExportResult:
         return {
             **self.measures(),
             "output": str(self.output),
+            "flops_tokens": self.flops_tokens,
             "max_abs_error": self.max_abs_error,
             "operators": self.operators,
             "precision": None if self.precision is None else asdict(self.precision),

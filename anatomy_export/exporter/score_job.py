@@ -10,7 +10,7 @@ from anatomy_export.exporter.resumable import STUDY
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.files import require_free, staged_directory
 from anatomy_export.models import family_of
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.zoo import resolve_model
 from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
@@ -43,7 +43,7 @@ def run_score(request: ScoreRequest, progress: Progress) -> dict:
         source = resolve_model(request.model, progress)
         with progress.stage("load model"):
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
-            max_length = sequence_length(checkpoint, request.max_length)
+            max_length = text_limit(checkpoint, request.max_length)
         with progress.stage("score the anatomy"):
             anatomy = score_anatomy(
                 checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length

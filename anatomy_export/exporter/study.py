@@ -30,7 +30,8 @@ from anatomy_export.exporter.score_job import save_anatomy
 from anatomy_export.exporter.setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
 from anatomy_export.files import open_directory
 from anatomy_export.models import family_of
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
+from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
 from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
@@ -83,7 +84,8 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
     with progress.stage("load model and data"):
         checkpoint = load_checkpoint(source.checkpoint)
         data, texts = _test_texts(request, source, checkpoint)
-        max_length = sequence_length(checkpoint, request.data.max_length)
+        max_length = text_limit(checkpoint, request.data.max_length)
+    data_lengths(checkpoint.tokenizer, (texts,), max_length, progress)
     with progress.stage("score the anatomy"):
         anatomy = score_anatomy(checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length)
     settings = _settings(request, checkpoint, anatomy, data, max_length, len(texts))

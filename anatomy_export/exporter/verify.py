@@ -10,8 +10,9 @@ import torch
 
 from anatomy_export.errors import VerifyError
 from anatomy_export.exporter.precision import PrecisionReport
+from anatomy_export.exporter.tolerance import TOLERANCE, scaled_tolerance
 
-TOLERANCE = 1e-4
+MOST_PADDED = 1024
 Batch = dict[str, np.ndarray]
 Forward = Callable[[Batch], np.ndarray]
 
@@ -20,8 +21,8 @@ Forward = Callable[[Batch], np.ndarray]
 class Comparison:
     """Two computations of the same logits on one padded batch.
 
-    `argmax_agreement` is the share of rows with the same class, among those whose margin exceeds twice the tolerance
-    (1.0 where there are none).
+    `tolerance` is absolute, of these logits (see `scaled_tolerance`). `argmax_agreement` is the share of rows with the
+    same class, among those whose margin exceeds twice the tolerance (1.0 where there are none).
     """
 
     name: str
@@ -71,17 +72,31 @@ class VerifyReport:
 
 
 def verification_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Batch]:
-    """Padded batches of several shapes that hold every text: one alone, a few, more, and one padded to `max_length`."""
+    """Padded batches of several shapes that hold every text: one alone, a few, more, and one padded to `max_length`
+    tokens, or to `MOST_PADDED` where that is less."""
     texts = list(itertools.islice(itertools.cycle(texts), max(12, len(texts))))
+    longest = min(max_length, MOST_PADDED)
     long_text = " ".join(texts)
     rest = [texts[start : start + 16] for start in range(12, len(texts), 16)]
     groups = [texts[:1], texts[1:4], texts[4:12], *rest, [texts[0], long_text]]
     batches = []
     for position, group in enumerate(groups):
-        padding = "max_length" if position == len(groups) - 1 else True
-        encoded = tokenizer(group, padding=padding, truncation=True, max_length=max_length, return_tensors="np")
+        padded = position == len(groups) - 1
+        encoded = tokenizer(
+            group,
+            padding="max_length" if padded else True,
+            truncation=True,
+            max_length=longest if padded else max_length,
+            return_tensors="np",
+        )
         batches.append({name: np.asarray(values, dtype=np.int64) for name, values in encoded.items()})
     return batches
+
+
+def single_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Batch]:
+    """Each text alone, (1, sequence), cut off at `max_length` tokens and not padded."""
+    encoded = [tokenizer([text], truncation=True, max_length=max_length) for text in texts]
+    return [{name: np.asarray(values, dtype=np.int64) for name, values in inputs.items()} for inputs in encoded]
 
 
 def logits_of(forward: Forward, batches: Sequence[Batch]) -> list[np.ndarray]:
@@ -117,7 +132,8 @@ def compare_all(
 def compare_logits(
     name: str, expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], tolerance: float
 ) -> Comparison:
-    """Compare logits (batch, classes) computed for inputs of `shape` (batch, sequence)."""
+    """Compare logits (batch, classes) computed for inputs of `shape` (batch, sequence), by `scaled_tolerance`."""
+    tolerance = scaled_tolerance(expected, tolerance)
     error = np.abs(expected - found)
     finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
     ranked = np.sort(expected, axis=-1)

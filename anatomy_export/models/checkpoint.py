@@ -17,10 +17,16 @@ from safetensors.torch import load_file, save_file
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.files import MANIFEST, sha256_file
 from anatomy_export.models import family_of, model_blocks
-from anatomy_export.models.tokenizing import check_tokenizer, fit_tokenizer, require_tokenizer_files, settle_padding
+from anatomy_export.models.tokenizing import (
+    check_tokenizer,
+    fit_tokenizer,
+    forget_last_call,
+    require_tokenizer_files,
+    settle_padding,
+)
 
 WIDTHS_KEY = "anatomy_ffn_widths"
-DEFAULT_MAX_LENGTH = 128
+DEFAULT_SEQUENCE = 128
 HARMLESS_EXTRA = re.compile(r"position_ids$|\.attn\.(masked_)?bias$|embeddings\.token_type_ids$")
 
 
@@ -91,6 +97,7 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     setattr(model.config, WIDTHS_KEY, [block.width for block in model_blocks(model)])
     model.config.architectures = [type(model).__name__]
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    forget_last_call(checkpoint.tokenizer)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         model.config.save_pretrained(directory)
@@ -102,16 +109,32 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
         ) from error
 
 
-def sequence_length(checkpoint: Checkpoint, asked: int | None, option: str = "--max-length") -> int:
-    """Tokens a sequence: `asked` by `option`, or 128 or what the model takes, whichever is less.
+def text_limit(checkpoint: Checkpoint, asked: int | None, option: str = "--max-length") -> int:
+    """Tokens that a text is cut off at: `asked` by `option`, or what the model and its tokenizer take, as transformers'
+    pipeline cuts it.
 
     Raises:
         AnatomyError: more than the model takes is asked for.
     """
+    limit = _positions(checkpoint, asked, option)
+    return asked or min(limit, checkpoint.tokenizer.model_max_length)
+
+
+def sequence_length(checkpoint: Checkpoint, asked: int | None, option: str = "--seq-len") -> int:
+    """Tokens of the sequences that are timed: `asked` by `option`, or 128 or what the model takes, whichever is less.
+
+    Raises:
+        AnatomyError: more than the model takes is asked for.
+    """
+    limit = _positions(checkpoint, asked, option)
+    return asked or min(DEFAULT_SEQUENCE, limit)
+
+
+def _positions(checkpoint: Checkpoint, asked: int | None, option: str) -> int:
     limit = family_of(checkpoint.model.config).max_positions(checkpoint.model.config)
     if asked is not None and asked > limit:
         raise AnatomyError(f"{option} is {asked}, this model takes at most {limit} tokens; next step: ask for less")
-    return asked or min(DEFAULT_MAX_LENGTH, limit)
+    return limit
 
 
 def weights_identity(source: str, model) -> dict[str, str]:

@@ -23,8 +23,9 @@ class Family:
     """A family's FFN, target token, threshold rule and inputs. Paths are dotted attribute names.
 
     `target(input_ids, pad_token_id)` gives, for `input_ids: (batch, sequence)`, the position `(batch,)` of the token
-    that the classifier reads. `inputs` are the tensors that the model takes, whatever its tokenizer could give: GPT-2
-    adds the embedding of a token type id as if it were a token.
+    that the classifier reads. `inputs` are the tensors that the model takes. It gets those of them that its tokenizer
+    gives, as transformers' pipeline would hand them over: GPT-2 adds the embedding of a token type id as if it were a
+    token, which changes the logits.
     """
 
     model_type: str

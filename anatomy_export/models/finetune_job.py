@@ -9,8 +9,9 @@ import transformers
 from anatomy_export.data import Dataset, load_dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.files import staged_directory
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, text_limit
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
+from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
 from anatomy_export.progress import Progress
 
@@ -33,7 +34,7 @@ def run_finetune(
     """Fine-tune `model` on `data`, save it to `output`; returns output, accuracy on test (a fraction) and recipe.
 
     A checkpoint without a classification head gets a fresh one with as many classes as the data has, by the recipe's
-    seed. `max_length` in tokens: None takes 128 or what the model takes, whichever is less. `finetune.json` in the
+    seed. `max_length` in tokens: None takes what the model and its tokenizer take. `finetune.json` in the
     output records recipe, data and accuracy.
 
     Raises:
@@ -44,8 +45,9 @@ def run_finetune(
         with progress.stage("load model and data"):
             source = resolve_model(model, progress)
             checkpoint, dataset = _load(source, data, columns, recipe.seed)
-            recipe = replace(recipe, max_length=sequence_length(checkpoint, max_length))
+            recipe = replace(recipe, max_length=text_limit(checkpoint, max_length))
             _name_labels(checkpoint.model.config, dataset.label_names)
+        data_lengths(checkpoint.tokenizer, dataset.splits, recipe.max_length, progress)
         with progress.stage("fine-tune"):
             finetune_(checkpoint, dataset, recipe, show_progress=progress.console.is_terminal)
         with progress.stage("accuracy on test"):

@@ -1,6 +1,6 @@
 """GPT-2: causal decoder, `Conv1D` weights; the classifier reads the last token that is not padding."""
 
-from anatomy_export.models.family import Family, last_real_token
+from anatomy_export.models.family import WITH_TOKEN_TYPES, Family, last_real_token
 
 FAMILY = Family(
     model_type="gpt2",
@@ -10,4 +10,5 @@ FAMILY = Family(
     down="mlp.c_proj",
     target=last_real_token,
     max_positions=lambda config: config.n_positions,
+    inputs=WITH_TOKEN_TYPES,
 )

@@ -5,8 +5,9 @@ from pathlib import Path
 import transformers
 
 from anatomy_export.errors import AnatomyError
-from anatomy_export.models.family import Family
+from anatomy_export.models.family import IDS_AND_MASK, Family
 
+PADDING_SIDE = "right"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 
@@ -40,17 +41,29 @@ def _no_tokenizer(source: str) -> AnatomyError:
 
 
 def fit_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, family: Family) -> None:
-    """Make the tokenizer give the inputs that the family takes, now and when it is saved and loaded again."""
-    tokenizer.model_input_names = list(family.inputs)
-    tokenizer.init_kwargs["model_input_names"] = list(family.inputs)
+    """Make the tokenizer give inputs that the family takes, padded on the right, now and when it is loaded again.
+
+    Positions count from the first column, and an encoder's classifier reads it: padding there would give a text other
+    logits in a batch than alone.
+    """
+    given = [name for name in family.inputs if name in (*IDS_AND_MASK, *tokenizer.model_input_names)]
+    tokenizer.model_input_names, tokenizer.padding_side = given, PADDING_SIDE
+    tokenizer.init_kwargs.update(model_input_names=given, padding_side=PADDING_SIDE)
+
+
+def forget_last_call(tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+    """Drop the length and padding of the last call, which would be saved in tokenizer.json."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
 
 
 def settle_padding(model, tokenizer: transformers.PreTrainedTokenizerBase, source: str) -> None:
-    """A decoder's classifier finds its token by the padding id, so tokenizer and config must agree on one."""
+    """A decoder's classifier finds its token by the padding id, so tokenizer and config must agree on one.
+
+    Without one, transformers reads a text's last token: none that the tokenizer itself puts there may become padding.
+    """
     if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise AnatomyError(f"model {source}: its tokenizer has no padding token; next step: set one and save it")
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = _unused_token(tokenizer, source)
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     if model.config.pad_token_id != tokenizer.pad_token_id:
@@ -60,3 +73,12 @@ def settle_padding(model, tokenizer: transformers.PreTrainedTokenizerBase, sourc
         )
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
+
+
+def _unused_token(tokenizer: transformers.PreTrainedTokenizerBase, source: str) -> str:
+    """A special token that the tokenizer adds to no text, the end of text before others."""
+    added = tokenizer("")["input_ids"]
+    for token in (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token):
+        if token is not None and tokenizer.convert_tokens_to_ids(token) not in added:
+            return token
+    raise AnatomyError(f"model {source}: its tokenizer has no padding token; next step: set one and save it")
