@@ -12,9 +12,11 @@ import onnx
 import pytest
 from conftest import refused, rewrite_manifest, run
 
+from anatomy_export.errors import VerifyError
 from anatomy_export.exporter.bundle import manifest_checksum
 from anatomy_export.exporter.bundle_files import external_locations
 from anatomy_export.exporter.pipeline import REFERENCE_TEXTS
+from anatomy_export.exporter.ship_gate import check_shipped
 from anatomy_export.files import sha256_file
 
 WITHOUT_TORCH = """
@@ -99,6 +101,47 @@ def test_classify_gives_label_and_probability_without_torch(made_bundle):
         shares = np.exp(one["logits"]) / np.exp(one["logits"]).sum()
         assert label == f"LABEL_{shares.argmax()}" and text == one["text"]
         assert float(probability) == pytest.approx(shares.max(), abs=1e-3)
+
+
+def test_classify_refuses_a_text_of_no_token(bundle):
+    """GPT-2's tokenizer adds none, so that nothing is left of an empty text."""
+    body = json.loads((bundle / "tokenizer.json").read_text())
+    (bundle / "tokenizer.json").write_text(json.dumps({**body, "post_processor": None}))
+    done = without_torch(bundle / "classify.py", "")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: no token in the text ''; next step: pass text that is not empty\n"
+
+
+CLASSIFY_FAULTS = {
+    "another label": ('self.labels = manifest["labels"]', 'self.labels = manifest["labels"][::-1]', "classify.py says"),
+    "another probability": ("/ exponentials.sum()", "/ exponentials.max()", "classify.py says"),
+    "torch": ("import tokenizers", "import tokenizers\nimport torch", "import of torch halted"),
+}
+
+
+@pytest.mark.parametrize("fault", CLASSIFY_FAULTS)
+def test_the_last_gate_runs_what_the_user_will_run(bundle, fault):
+    """In a process of its own, where torch cannot be imported."""
+    check_shipped(bundle)
+    before, after, message = CLASSIFY_FAULTS[fault]
+    content = (bundle / "classify.py").read_text()
+    assert content.count(before) == 1
+    (bundle / "classify.py").write_text(content.replace(before, after))
+    sealed(bundle, "classify.py")
+    with pytest.raises(VerifyError, match=message):
+        check_shipped(bundle)
+
+
+def test_the_last_gate_runs_verify(bundle):
+    rewrite_manifest(bundle, lambda body: body.update(truncation_side="left"))
+    with pytest.raises(VerifyError, match="tokenizer: other token ids than recorded for"):
+        check_shipped(bundle)
+
+
+def test_a_bundle_without_a_side_of_truncation_cuts_on_the_right(bundle):
+    """As those of earlier releases do."""
+    rewrite_manifest(bundle, lambda body: body.pop("truncation_side"))
+    check_shipped(bundle)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "plan.json", "repair.safetensors", "classify.py", "README.md"])

@@ -1,6 +1,7 @@
 """Every route gives what transformers' own pipeline gives to one text alone: no batch, no padding, its own truncation."""
 
 import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,9 @@ class Case:
         return np.array(rows)
 
 
-def saved_as_users_have_it(directory: Path, family: str, padding_side: str, truncation_side: str, special: bool) -> Path:
+def saved_as_users_have_it(
+    directory: Path, family: str, padding_side: str, truncation_side: str, special: bool
+) -> Path:
     checkpoint = tiny_checkpoint(family)
     tokenizer = checkpoint.tokenizer
     if not special:
@@ -169,24 +172,34 @@ def test_a_bundle_of_a_left_sided_tokenizer_is_the_pipeline(family, tmp_path):
 
 
 def test_long_texts_are_read_whole_and_those_cut_off_are_counted(tmp_path):
-    """The word that decides is the last of 40: with 64 positions the model reads it, as the pipeline does."""
-    folder = saved_dense(tiny_checkpoint("bert"), tmp_path / "user")
+    """40 words, where 128 tokens were the limit whatever the model takes, and some that are past what it takes."""
+    texts = [" ".join(random.Random(seed).choices(WORDS, k=40)) for seed in range(60)]
+    texts[::10] = [f"{text} {text}" for text in texts[::10]]
+    folder = saved_dense(with_both_classes(tiny_checkpoint("bert"), texts), tmp_path / "user")
     pipe = transformers.pipeline("text-classification", str(folder), device="cpu")
-    texts = [" ".join([WORDS[index % 7]] * 39 + [WORDS[index % 20]]) for index in range(60)]
-    labels = [int(pipe(text)[0]["label"][-1]) for text in texts]
-    texts[::10] = [text * 2 for text in texts[::10]]
-    labels[::10] = [int(pipe(text, truncation=True, max_length=66)[0]["label"][-1]) for text in texts[::10]]
+    labels = [int(pipe(text, truncation=True, max_length=66)[0]["label"][-1]) for text in texts]
     assert set(labels) == {0, 1}
     file = tmp_path / "data.csv"
     rows = "\n".join(f"{text},{label}" for text, label in zip(texts, labels, strict=True))
     file.write_text(f"text,label\n{rows}\n")
-    arguments = ["export", "--model", folder, "--data", file, "--dense", "--json"]
-    result = run(*arguments, "--output", tmp_path / "bundle")
+    result = run("export", "--model", folder, "--data", file, "--dense", "--json", "--output", tmp_path / "bundle")
     assert result.exit_code == 0, result.stderr
     body = json.loads(result.stdout)
     assert body["accuracy"]["dense"] == 1.0
     assert body["flops_tokens"] == round((54 * 42 + 6 * 66) / 60)
     assert "note: 10.0% of the texts (60 looked at) have more than 66 tokens" in result.stderr
+
+
+def with_both_classes(checkpoint: Checkpoint, texts) -> Checkpoint:
+    """Weights that hear every word, and the classifier moved so that it gives half of the texts each class."""
+    torch.manual_seed(0)
+    for parameter in checkpoint.model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, 0, 0.5)
+    logits = torch.tensor(np.log(class_probabilities(checkpoint, checkpoint.model, tuple(texts), 66)))
+    with torch.no_grad():
+        checkpoint.model.classifier.bias[0] -= (logits[:, 0] - logits[:, 1]).quantile(0.5).float()
+    return checkpoint
 
 
 def test_max_length_past_the_model_is_refused(bert_directory, tmp_path):

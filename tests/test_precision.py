@@ -1,6 +1,7 @@
 """float16 and int8: judged by accuracy, not by equality; what must not change does not."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ import onnxruntime
 import pytest
 from conftest import refused, run, tiny_checkpoint
 
+from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError, VerifyError
 from anatomy_export.exporter import checks
 from anatomy_export.exporter.onnx_export import export_onnx, operator_counts
@@ -16,8 +18,11 @@ from anatomy_export.exporter.precision import (
     chosen_precision,
     convert_precision,
     needs_reduced_range,
+    precision_gate,
     unpack_attention_,
 )
+from anatomy_export.exporter.request import ExportRequest
+from anatomy_export.progress import Progress
 
 METADATA = {"anatomy.fingerprint": "f" * 64, "anatomy.plan_sha256": "p"}
 WAYS = {
@@ -124,14 +129,46 @@ def test_what_cannot_be_converted_is_one_line(fp32, tmp_path):
     assert not (tmp_path / "m.onnx").exists()
 
 
-@pytest.mark.parametrize(("accuracy", "allowed"), [(0.88, False), (0.89, True), (0.95, True), (None, True)])
-def test_a_drop_of_more_than_is_allowed_is_an_error(accuracy, allowed):
-    report = PrecisionReport("int8", {}, 100, 0.9, accuracy, accuracy and 0.9, 1.0, 10, 40)
+@pytest.mark.parametrize(("right", "allowed"), [(88, False), (89, True), (95, True)])
+def test_validation_decides_whether_a_conversion_ships(right, allowed):
+    """The report's own accuracy, on test, is far below: it does not decide."""
+    labels = np.zeros(100, int)
+    classes, expected = (np.arange(100) >= count for count in (right, 90))
+    gate = precision_gate(chosen_precision("int8"), classes=classes, expected=expected, labels=labels)
+    report = PrecisionReport("int8", {}, 100, 0.5, 0.1, 0.9, 1.0, 10, 40, gate)
     if allowed:
         report.raise_for_drop()
     else:
-        with pytest.raises(VerifyError, match=r"int8 loses 2.00 points of accuracy against the fp32 file \(88.00 %"):
+        with pytest.raises(VerifyError, match=r"int8 loses 2.00 points .* \(88.00 % against 90.00 % on 100 validation"):
             report.raise_for_drop()
+
+
+def test_without_validation_text_nothing_decides():
+    PrecisionReport("int8", {}, 100, 0.1, 0.1, 0.9, 1.0, 10, 40).raise_for_drop()
+
+
+class Classifier:
+    """Gives class 0, and records how it was asked."""
+
+    def __init__(self):
+        self.asked: list = []
+
+    def logits(self, texts, batch_size=32):
+        self.asked.append((len(texts), batch_size))
+        return np.tile([1.0, 0.0], (len(texts), 1))
+
+
+@pytest.mark.parametrize(("int8", "batch"), [("dynamic", 1), ("static", 32)])
+def test_dynamic_ranges_are_judged_one_text_a_call(int8, batch):
+    """What shares a batch changes the ranges of all of it."""
+    progress, shipped = Progress(), Classifier()
+    request = ExportRequest("m", precision=chosen_precision("int8", int8=int8))
+    validation = Examples(("a", "b", "c"), (0, 0, 1))
+    job = SimpleNamespace(request=request, validation_examples=validation, test_examples=validation, progress=progress)
+    gate = checks._precision_gate(job, shipped, Classifier())
+    assert shipped.asked == [(3, batch)]
+    assert (gate.texts, gate.accuracy) == (3, pytest.approx(2 / 3))
+    assert any("depend on what shares it" in note for note in progress.notes) == (int8 == "dynamic")
 
 
 def test_an_int8_bundle_says_what_it_is_and_verifies(bert_directory, data_file, tmp_path):

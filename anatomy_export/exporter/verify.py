@@ -134,7 +134,8 @@ def compare_logits(
 ) -> Comparison:
     """Compare logits (batch, classes) computed for inputs of `shape` (batch, sequence), by `scaled_tolerance`."""
     tolerance = scaled_tolerance(expected, tolerance)
-    error = np.abs(expected - found)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(expected - found)
     finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
     ranked = np.sort(expected, axis=-1)
     clear = ranked[:, -1] - ranked[:, -2] > 2 * tolerance if expected.shape[-1] > 1 else np.zeros(len(expected), bool)
