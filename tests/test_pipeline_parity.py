@@ -1,4 +1,4 @@
-"""Every route gives what transformers' own pipeline gives to one text alone: no batch, no padding, its own truncation."""
+"""Every route gives what transformers' own pipeline gives to one text alone, unpadded and cut off by the pipeline."""
 
 import json
 import random
