@@ -15,6 +15,7 @@ from importlib.util import find_spec
 import click
 from click.core import ParameterSource
 
+from anatomy_export.core.platform import signal_later
 from anatomy_export.errors import AnatomyError, Interrupted, MissingExtraError, Terminated, first_line
 
 EXTRA_OF_PACKAGE = {
@@ -22,7 +23,6 @@ EXTRA_OF_PACKAGE = {
         (
             "accelerate",
             "datasets",
-            "filelock",
             "onnxruntime",
             "onnxscript",
             "psutil",
@@ -141,22 +141,16 @@ def _unexpected(error: Exception) -> str:
 
 def _on_signal(number, frame):
     """Raise what unwinds the work; a moment later where Python would ignore what is raised now."""
-    if _in_callback(frame) and hasattr(signal, "setitimer"):
-        _signal_again(number)
+    if _in_callback(frame) and signal_later(number, RETRY_S):
         return
     raise Terminated if number == signal.SIGTERM else Interrupted
 
 
-def _signal_again(number: int) -> None:
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-    signal.setitimer(signal.ITIMER_REAL, RETRY_S)
-
-
 def _on_ignored(ignored) -> None:
     """What Python ignores is reported as ever, but an interruption is not lost."""
-    if isinstance(ignored.exc_value, Interrupted | Terminated) and hasattr(signal, "setitimer"):
-        _signal_again(signal.SIGTERM if isinstance(ignored.exc_value, Terminated) else signal.SIGINT)
-    else:
+    interruption = isinstance(ignored.exc_value, Interrupted | Terminated)
+    number = signal.SIGTERM if isinstance(ignored.exc_value, Terminated) else signal.SIGINT
+    if not interruption or not signal_later(number, RETRY_S):
         sys.__unraisablehook__(ignored)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.environment import cpu_flags, cpu_model, package_versions, usable_cores
+from anatomy_export.bench.environment import cpu_flags, package_versions
 from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left
 from anatomy_export.bench.inputs import random_inputs
 from anatomy_export.bench.stats import paired_ratio
+from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.errors import Terminated
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.onnx_export import export_onnx

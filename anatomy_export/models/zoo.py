@@ -205,7 +205,7 @@ def _train_embedded(name: str, spec: _Embedded, directory: Path, data: Dataset, 
             "versions": {package: version(package) for package in ("torch", "transformers", "accelerate")},
             "weights_sha256": sha256_file(staging / "model.safetensors"),
         }
-        (staging / RECORD).write_text(json.dumps(provenance, indent=2) + "\n")
+        (staging / RECORD).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     progress.note(f"model {name}: {accuracy:.1%} on {len(data.test)} test sentences; cached in {directory}")
     return provenance
 
@@ -248,5 +248,5 @@ def _make_random(name: str, directory: Path, provenance: dict, progress: Progres
         transformers.set_seed(provenance["seed"])
         save_checkpoint(Checkpoint(RANDOM_MODELS[name](tokenizer), tokenizer), staging)
         record = {**provenance, "weights_sha256": sha256_file(staging / "model.safetensors")}
-        (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
