@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a provider is not really there, 130 and 143 interrupted.
 """
 
+import io
 import logging
 import math
 import os
@@ -100,6 +101,7 @@ def _guarded(work):
     signal.signal(signal.SIGTERM, _on_signal)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_signal)
+    _print_whatever_comes()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -124,6 +126,13 @@ def _guarded(work):
     except Exception as error:
         _fail(_unexpected(error), 1)
     sys.exit(0)
+
+
+def _print_whatever_comes() -> None:
+    """A character that the terminal's encoding lacks (a path's, a "→") is printed as its escape, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _unexpected(error: Exception) -> str:

@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from anatomy_export.errors import AnatomyError
 from anatomy_export.files import sha256_file, staged_file
+from anatomy_export.progress import Progress
+
+WAIT_UNSAID_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,20 +49,18 @@ def cache_directory() -> Path:
 
 
 @contextmanager
-def cache_lock(entry: Path) -> Iterator[None]:
+def cache_lock(entry: Path, progress: Progress | None = None) -> Iterator[None]:
     """Hold the lock of one cache entry (a file or directory), so that two processes do not make it at once.
 
-    Look at the entry again inside: another process may have made it meanwhile.
+    Look at the entry again inside: another process may have made it meanwhile. `progress` hears of a wait for it.
 
     Raises:
         AnatomyError: the cache cannot be written.
     """
-    from filelock import FileLock
-
     lock = FileLock(entry.parent / f".{entry.name}.lock")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _acquire(lock, entry, progress)
     except OSError as error:
         raise AnatomyError(
             f"cache {entry.parent} cannot be written ({error.strerror or error}); "
@@ -67,6 +70,15 @@ def cache_lock(entry: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, entry: Path, progress: Progress | None) -> None:
+    try:
+        lock.acquire(timeout=WAIT_UNSAID_S)
+    except Timeout:
+        if progress is not None:
+            progress.note(f"note: another process is making {entry}; waiting for it")
+        lock.acquire()
 
 
 def fetch_package(name: str) -> Path:

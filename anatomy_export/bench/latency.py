@@ -52,7 +52,7 @@ def latency_table(checkpoint: Checkpoint, *, batch: int, seq_len: int, progress:
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_directory() / "latency" / f"{checkpoint.model.config.model_type}-{batch}x{seq_len}-{digest}.json"
-    with cache_lock(file):
+    with cache_lock(file, progress):
         found = _cached(file)
         if found is not None:
             return found

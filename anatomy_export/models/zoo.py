@@ -154,7 +154,7 @@ def _embedded(name: str, progress: Progress) -> ModelSource:
     }
     record = _valid_record(directory, expected)
     if record is None:
-        with cache_lock(directory):
+        with cache_lock(directory, progress):
             record = _valid_record(directory, expected)
             if record is None:
                 progress.note(f"model {name}: {spec.description}; training it once, which takes minutes")
@@ -237,7 +237,7 @@ def _random(name: str, progress: Progress) -> ModelSource:
     directory, expected = _entry(name), {"source": f"random:{name}", "seed": 0}
     record = _valid_record(directory, expected)
     if record is None:
-        with cache_lock(directory):
+        with cache_lock(directory, progress):
             record = _valid_record(directory, expected) or _make_random(name, directory, expected, progress)
     return ModelSource(name, str(directory), record, random_weights=True, card=EMBEDDED_CARD)
 
