@@ -121,17 +121,17 @@ def _physical_cores() -> int:
     return (psutil and psutil.cpu_count(logical=False)) or os.cpu_count() or 1
 
 
-def _cpu_quota(cgroups: str = CGROUPS, membership: str = "/proc/self/cgroup") -> float | None:
+def _cpu_quota() -> float | None:
     """CPUs' worth of time that this process may use by its Linux control groups; None where that is not limited."""
     quotas: list[float] = []
-    for line in _text(membership).splitlines():
+    for line in _text("/proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
-            quotas += (_quota(*_text(f"{place}/cpu.max").split()) for place in _places(cgroups, group))
+            quotas += (_quota(*_text(f"{place}/cpu.max").split()) for place in _places(CGROUPS, group))
         elif "cpu" in controllers.split(","):
-            for place in (one for root in ("cpu", controllers) for one in _places(f"{cgroups}/{root}", group)):
-                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-                quotas.append(_quota(*(part for name in names for part in _text(f"{place}/{name}").split())))
+            for place in (*_places(f"{CGROUPS}/cpu", group), *_places(f"{CGROUPS}/{controllers}", group)):
+                parts = (_text(f"{place}/cpu.cfs_{part}_us") for part in ("quota", "period"))
+                quotas.append(_quota(*(part for part in parts if part)))
     return min((quota for quota in quotas if quota < float("inf")), default=None)
 
 
