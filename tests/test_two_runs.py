@@ -7,13 +7,18 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 from pathlib import Path
 
 import filelock
 import pytest
+from conftest import run
 
+from anatomy_export.bench.variants import _Maker
 from anatomy_export.errors import AnatomyError
-from anatomy_export.files import sole_writer, staged_directory, staged_file, write_atomic
+from anatomy_export.files import MANIFEST, sole_writer, staged_directory, staged_file, write_atomic
+from anatomy_export.progress import Progress
 
 WRITERS = {
     "directory": "staged_directory(target, {force})",
@@ -278,13 +283,60 @@ def test_many_runs_at_once_make_one_output(tmp_path: Path):
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    runs = [subprocess.Popen([*command, str(n)], cwd=tmp_path, text=True, **pipes) for n in range(6)]
-    for run in runs:
-        assert run.stdin is not None
-        run.stdin.write("\n")
-        run.stdin.flush()
-    ends = [run.communicate(timeout=120) for run in runs]
-    winners = [n for n, run in enumerate(runs) if run.returncode == 0]
+    processes = [subprocess.Popen([*command, str(n)], cwd=tmp_path, text=True, **pipes) for n in range(6)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ends = [process.communicate(timeout=120) for process in processes]
+    winners = [n for n, process in enumerate(processes) if process.returncode == 0]
     assert all(errors == "" for _, errors in ends)
     assert len(winners) == 1 and content(tmp_path / "out" / "target") == str(winners[0])
     assert names(tmp_path / "out") == ["target"]
+
+
+COMMANDS = {
+    "export": ("--model", "no-such-model/at-all", "--output"),
+    "score": ("--model", "no-such-model/at-all", "--output"),
+    "study": ("--model", "no-such-model/at-all", "--output"),
+    "pareto": ("--model", "no-such-model/at-all", "--output"),
+    "finetune": ("--model", "no-such-model/at-all", "--data", "none.csv", "--output"),
+}
+
+
+@pytest.mark.parametrize("theirs", ["directory", "in place"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_says_so_before_it_looks_for_its_model(tmp_path: Path, command, theirs):
+    target = tmp_path / "target"
+    process = another_run(target, theirs)
+    before = names(tmp_path)
+    result = run(command, *COMMANDS[command], target)
+    assert result.exit_code == 1 and names(tmp_path) == before
+    there = command in ("export", "score", "finetune") and theirs == "in place"
+    (error,) = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
+    assert re.search("target exists" if there else AT_WORK, error)
+    assert let_end(process) == "" and content(target) == "its content"
+
+
+def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path))
+    made = []
+
+    def slow_export(request, progress):
+        made.append(request.output)
+        time.sleep(0.5)
+        with staged_directory(request.output, request.force) as staging:
+            (staging / MANIFEST).write_text("{}")
+
+    monkeypatch.setattr("anatomy_export.exporter.pipeline.run_export", slow_export)
+    maker, results = _Maker("bert", "f" * 64, 16, Progress()), []
+
+    def ask() -> None:
+        results.append(maker.bundle("dense", None, None, "ort", "fp32"))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(made) == 1 and results == [str(made[0])] * 2
