@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.stats import MAX_LAUNCHES
 from anatomy_export.cli_common import (
     HELP_NAMES,
@@ -28,6 +27,7 @@ from anatomy_export.cli_common import (
     removed_shares,
     shares,
 )
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.progress import Progress
 
 ENGINES = ("torch", "torch-compile", "ort", "openvino")
@@ -335,6 +335,7 @@ def doctor(require: str, as_json: bool) -> None:
         rows.append(
             ("CPU", f"{found.cpu}, {found.cpus} logical cores ({' '.join(found.cpu_flags) or 'flags unknown'})")
         )
+        rows.append(("memory", "unknown" if found.memory_bytes is None else f"{found.memory_bytes / 1e9:,.1f} GB"))
         rows += [(f"threads, {name}", str(count)) for name, count in found.threads.items()]
         rows += [("GPU", ", ".join(one.values())) for one in found.gpus] or [("GPU", "none found by nvidia-smi")]
         for name, state in found.providers.items():

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 a provider is not really there, 130 and 143 interrupted.
 """
 
+import io
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 import click
 from click.core import ParameterSource
 
+from anatomy_export.core.platform import signal_later
 from anatomy_export.errors import AnatomyError, Interrupted, MissingExtraError, Terminated, first_line
 
 EXTRA_OF_PACKAGE = {
@@ -22,7 +24,6 @@ EXTRA_OF_PACKAGE = {
         (
             "accelerate",
             "datasets",
-            "filelock",
             "onnxruntime",
             "onnxscript",
             "psutil",
@@ -101,6 +102,7 @@ def _guarded(work):
     signal.signal(signal.SIGTERM, _on_signal)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_signal)
+    _print_whatever_comes()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -127,6 +129,13 @@ def _guarded(work):
     sys.exit(0)
 
 
+def _print_whatever_comes() -> None:
+    """A character that the terminal's encoding lacks (a path's, a "→") is printed as its escape, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _unexpected(error: Exception) -> str:
     """One line for what no stage foresaw; the traceback comes before it with ANATOMY_DEBUG=1."""
     package = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
@@ -142,22 +151,16 @@ def _unexpected(error: Exception) -> str:
 
 def _on_signal(number, frame):
     """Raise what unwinds the work; a moment later where Python would ignore what is raised now."""
-    if _in_callback(frame) and hasattr(signal, "setitimer"):
-        _signal_again(number)
+    if _in_callback(frame) and signal_later(number, RETRY_S):
         return
     raise Terminated if number == signal.SIGTERM else Interrupted
 
 
-def _signal_again(number: int) -> None:
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
-    signal.setitimer(signal.ITIMER_REAL, RETRY_S)
-
-
 def _on_ignored(ignored) -> None:
     """What Python ignores is reported as ever, but an interruption is not lost."""
-    if isinstance(ignored.exc_value, Interrupted | Terminated) and hasattr(signal, "setitimer"):
-        _signal_again(signal.SIGTERM if isinstance(ignored.exc_value, Terminated) else signal.SIGINT)
-    else:
+    interruption = isinstance(ignored.exc_value, Interrupted | Terminated)
+    number = signal.SIGTERM if isinstance(ignored.exc_value, Terminated) else signal.SIGINT
+    if not interruption or not signal_later(number, RETRY_S):
         sys.__unraisablehook__(ignored)
 
 

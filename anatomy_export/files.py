@@ -1,15 +1,16 @@
-"""Files written beside their final place and renamed: an interrupted run leaves what was there before."""
+"""Outputs made beside their final place and moved there: an interrupted run leaves what was there before."""
 
 import hashlib
 import os
-import shutil
-import signal
+import re
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from anatomy_export.core.claims import IN_PLACE, STAGED, Claim, end_claim, live_claims, make_claim
+from anatomy_export.core.locks import decision_lock
+from anatomy_export.core.signals import signals_held
 from anatomy_export.errors import AnatomyError
 
 MANIFEST = "bundle.json"
@@ -43,17 +44,24 @@ def open_directory(target: Path, *, empty: bool = False) -> Path:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` to `path` as a whole or not at all; text as UTF-8."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write `content` to `path` as a whole or not at all; text as UTF-8.
+
+    What a process that was killed at this left beside it goes.
+    """
+    path = Path(path).absolute()
+    with signals_held(), decision_lock(path):
+        for stale in path.parent.iterdir():
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.partial-[a-z0-9_]+", stale.name) and stale.is_file():
+                stale.unlink()
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 def require_free(target: Path, force: bool, marks: tuple[str, ...] = MARKS) -> None:
@@ -74,44 +82,29 @@ def require_free(target: Path, force: bool, marks: tuple[str, ...] = MARKS) -> N
 
 @contextmanager
 def staged_directory(target: Path, force: bool = False, marks: tuple[str, ...] = MARKS) -> Iterator[Path]:
-    """Yield an empty directory beside `target`; rename it to `target` on success, remove it on any failure.
+    """Yield an empty directory; on success it takes the place of `target`, on any failure it goes.
+
+    Whether it may is seen at the start and again at the end. Of two runs with `force` the later to end stays.
 
     Raises:
-        AnatomyError: `target` may not be replaced (see `require_free`), or its parent cannot be written.
+        AnatomyError: `target` may not be replaced (see `require_free`), another run is at work on it, or its parent
+            cannot be written.
     """
     target = Path(target).absolute()
-    require_free(target, force, marks)
-    with _staging(target) as staging:
-        yield staging
-        os.chmod(staging, 0o755)
-        with _signals_held():
-            _swap(staging, target)
 
+    def check() -> None:
+        require_free(target, force, marks)
 
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A new directory beside `target`, whose parents are made; on any failure, a signal at any time, both go again."""
-    created: list[Path] = []
-    staging: Path | None = None
-    try:
-        with _signals_held():
-            created = _make_parents(target.parent)
-            staging = _make_staging(target)
-        yield staging
-    except BaseException:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(created)
-        raise
-
-
-def _make_staging(target: Path) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    except OSError as error:
-        raise AnatomyError(
-            f"cannot write to {target.parent}: {error.strerror}; next step: choose another --output"
-        ) from error
+    with _claimed(target, STAGED, check, alone=not force) as claim:
+        yield claim.new
+        with signals_held(), decision_lock(target):
+            if not force and target.exists():
+                raise AnatomyError(
+                    f"output {target} was made by another run meanwhile; next step: choose another --output, or "
+                    "replace it with --force"
+                )
+            check()
+            _swap(claim, target)
 
 
 @contextmanager
@@ -123,19 +116,62 @@ def staged_file(target: Path, force: bool = False, *, part: str | None = None) -
 
     Raises:
         AnatomyError: `target`, or a file beside it of the same name as one that was written, exists and `force` is not
-            set, or the directory cannot be written.
+            set, another run is at work on it, or the directory cannot be written.
     """
     target = Path(target).absolute()
-    _require_replaceable(target, force)
-    with _staging(target) as staging:
-        yield staging / target.name
-        names = sorted((path.name for path in staging.iterdir()), key=lambda name: name == target.name)
-        for name in names:
-            _require_replaceable(target.with_name(name), force)
-        outdated = [part] if part is not None and part not in names and force and target.exists() else []
-        with _signals_held():
-            _move_all(staging, target.parent, names, outdated)
-    shutil.rmtree(staging, ignore_errors=True)
+
+    def check() -> None:
+        _require_replaceable(target, force)
+
+    with _claimed(target, STAGED, check, alone=not force) as claim:
+        yield claim.new / target.name
+        names = sorted((path.name for path in claim.new.iterdir()), key=lambda name: name == target.name)
+        with signals_held(), decision_lock(target):
+            for name in names:
+                _require_replaceable(target.with_name(name), force)
+            outdated = [part] if part is not None and part not in names and force and target.exists() else []
+            _move_all(claim, target.parent, names, outdated)
+
+
+@contextmanager
+def sole_writer(directory: Path) -> Iterator[None]:
+    """Be the only run of this toolkit that writes into `directory`, which need not be there yet, during the block.
+
+    Raises:
+        AnatomyError: another run is at work on it, or its parent cannot be written.
+    """
+    with _claimed(Path(directory).absolute(), IN_PLACE, lambda: None, alone=True):
+        yield
+
+
+@contextmanager
+def _claimed(target: Path, kind: str, check: Callable[[], None], *, alone: bool) -> Iterator[Claim]:
+    """A claim on `target`, whose parents are made where they miss; afterwards, a signal at any time, the claim is gone
+    and so are parents that stayed empty.
+
+    `check` raises AnatomyError where `target` may not be claimed. A run that is not `alone` bears others that write to
+    a place of their own.
+    """
+    created: list[Path] = []
+    claim: Claim | None = None
+    try:
+        with signals_held():
+            created = _make_parents(target.parent)
+            with decision_lock(target):
+                others = [one for one in live_claims(target) if alone or one.kind == IN_PLACE]
+                check()
+                if others:
+                    raise AnatomyError(
+                        f"another run is at work on {target} (see {others[0].path.name} beside it); next step: let it "
+                        "end, or choose another --output"
+                    )
+                claim = make_claim(target, kind)
+        yield claim
+    finally:
+        with signals_held():
+            if claim is not None:
+                end_claim(claim)
+            _remove_empty(created)
 
 
 def _require_replaceable(target: Path, force: bool) -> None:
@@ -145,18 +181,19 @@ def _require_replaceable(target: Path, force: bool) -> None:
         raise AnatomyError(f"output {target} exists; next step: choose another --output, or replace it with --force")
 
 
-def _move_all(source: Path, target: Path, names: list[str], outdated: list[str]) -> None:
-    """Move files to another directory, where `outdated` ones go; where that fails, what was there comes back."""
+def _move_all(claim: Claim, target: Path, names: list[str], outdated: list[str]) -> None:
+    """Move the new files to another directory, where `outdated` ones go; where that fails, what was there is back."""
     moved: list[str] = []
-    kept = Path(tempfile.mkdtemp(prefix="was-", dir=source))
+    kept = claim.old_files
+    kept.mkdir()
     try:
         for name in (*outdated, *names):
             if (target / name).exists():
                 os.rename(target / name, kept / name)
             moved.append(name)
             if name not in outdated:
-                os.chmod(source / name, 0o644)
-                os.rename(source / name, target / name)
+                os.chmod(claim.new / name, 0o644)
+                os.rename(claim.new / name, target / name)
     except BaseException:
         for name in moved:
             (target / name).unlink(missing_ok=True)
@@ -165,40 +202,16 @@ def _move_all(source: Path, target: Path, names: list[str], outdated: list[str])
         raise
 
 
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until the end of the block (in the main thread, the only one that they reach)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    previous = {}
+def _swap(claim: Claim, target: Path) -> None:
+    """Put the new directory in `target`'s place; where that fails, what was there comes back."""
+    if target.exists():
+        os.rename(target, claim.old)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.getsignal(number) or signal.SIG_DFL
-            signal.signal(number, lambda number, frame: held.append(number))
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for caught in held:
-            signal.raise_signal(caught)
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Put `staging` in `target`'s place; where that fails, what was there comes back."""
-    if not target.exists():
-        os.rename(staging, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    os.rename(target, old / "was")
-    try:
-        os.rename(staging, target)
+        os.rename(claim.new, target)
     except BaseException:
-        os.rename(old / "was", target)
+        if os.path.lexists(claim.old):
+            os.rename(claim.old, target)
         raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _make_parents(directory: Path) -> list[Path]:
@@ -215,5 +228,5 @@ def _make_parents(directory: Path) -> list[Path]:
 
 def _remove_empty(directories: list[Path]) -> None:
     for directory in directories:
-        if directory.is_dir() and not any(directory.iterdir()):
+        with suppress(OSError):
             directory.rmdir()

@@ -1,46 +1,27 @@
 """What a person sees while the work goes on: one line a stage, on standard error, with time and memory."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from anatomy_export.core.platform import forget_peak, peak_rss_bytes
 
 REDRAW_S = 0.2
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One finished stage: `seconds` of wall clock, `peak_rss_bytes` the most memory that was resident during it."""
+    """One finished stage: `seconds` of wall clock, `peak_rss_bytes` the most memory that was resident during it, None
+    where the system does not tell."""
 
     name: str
     seconds: float
-    peak_rss_bytes: int
-
-
-def peak_rss_bytes() -> int:
-    """High-water mark of this process's resident memory, in bytes.
-
-    Linux's own count is read where there is one: `getrusage` starts a child at its parent's mark.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _forget_peak() -> None:
-    """Start the high-water mark anew at what is resident now, where the system can."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+    peak_rss_bytes: int | None
 
 
 @dataclass
@@ -53,7 +34,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        _forget_peak()
+        forget_peak()
         start = time.perf_counter()
         with self.console.status(f"{name} …"):
             yield
@@ -70,7 +51,7 @@ class Progress:
         It draws only when a step is counted, so that nothing runs beside a step that is being timed.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        _forget_peak()
+        forget_peak()
         start = time.perf_counter()
         shown = self.console.is_terminal
         with Bar(*columns, console=self.console, transient=True, disable=not shown, auto_refresh=False) as bar:

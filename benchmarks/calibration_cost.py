@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from anatomy_export.bench.environment import describe_environment, usable_cores
+from anatomy_export.bench.environment import describe_environment
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.data import movie_reviews
 from anatomy_export.exporter.calibrate import calibration_batches
 from anatomy_export.exporter.criteria import Context

@@ -8,8 +8,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.timing import BenchRequest, run_bench
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
 from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.models.zoo import resolve_model
@@ -44,7 +44,7 @@ def main() -> None:
         for one in study[model]["results"]:
             print(model, one["name"], one["batch"], f"{one['median_s']:.4f} s", f"{one['speedup']:.3f}x of optimum")
         print(json.dumps(study[model]["fused_nodes"]))
-    Path(__file__).with_suffix(".json").write_text(json.dumps(study, indent=1) + "\n")
+    Path(__file__).with_suffix(".json").write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
 
 
 def fused_counts(counts: dict[str, int]) -> dict[str, int]:

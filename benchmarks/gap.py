@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.harness import worker_pool
 from anatomy_export.bench.plots import latency_plot
 from anatomy_export.bench.simulation import interval_coverage
 from anatomy_export.bench.timing import BenchRequest, find_variants, run_bench
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.progress import Progress
 
 HERE = Path(__file__).parent

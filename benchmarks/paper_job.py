@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.paper import PaperRequest, run_paper
 from anatomy_export.bench.plots import paper_plot
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.progress import Progress
 
 HERE = Path(__file__).parent

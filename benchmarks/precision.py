@@ -10,8 +10,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.timing import BenchRequest, run_bench
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.exporter.pipeline import run_export
 from anatomy_export.exporter.precision import chosen_precision
 from anatomy_export.exporter.request import ExportRequest

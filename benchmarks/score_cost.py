@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 
 from anatomy_export.bench.environment import describe_environment
+from anatomy_export.core.platform import forget_peak, peak_rss_bytes
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.files import write_atomic
 from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.models.zoo import resolve_model
 from anatomy_export.probes import BUILT_IN_PROBES
-from anatomy_export.progress import Progress, peak_rss_bytes
+from anatomy_export.progress import Progress
 
 MODEL, THREADS, PROCESSES = "bert-base", 2, 5
 
@@ -41,7 +42,7 @@ def once() -> dict:
     """Seconds of one call, and how far the peak of resident memory during it is above what was resident before."""
     torch.set_num_threads(THREADS)
     checkpoint = load_checkpoint(resolve_model(MODEL, Progress()).checkpoint)
-    Path("/proc/self/clear_refs").write_text("5")
+    forget_peak()
     before, start = peak_rss_bytes(), time.perf_counter()
     score_anatomy(checkpoint, BUILT_IN_PROBES)
     seconds = time.perf_counter() - start

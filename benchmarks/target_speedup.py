@@ -7,8 +7,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from anatomy_export.bench.environment import usable_cores
 from anatomy_export.bench.timing import BenchRequest, run_bench
+from anatomy_export.core.platform import usable_cores
 from anatomy_export.exporter.pipeline import run_export
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.request import DataOptions, ExportRequest

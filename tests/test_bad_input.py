@@ -242,7 +242,10 @@ def test_a_disk_that_fills_up_at_the_tokenizer(bert_directory, tmp_path, monkeyp
     refused(result, tmp_path / "out" / "o", 1, "cannot write the checkpoint (No space left on device")
 
 
-STAGES = {"at the start": "out/.o.partial-*", "after the checkpoint": "out/.o.partial-*/checkpoint/model.safetensors"}
+STAGES = {
+    "at the start": "out/.o.partial-*",
+    "after the checkpoint": "out/.o.partial-*/new/checkpoint/model.safetensors",
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -14,8 +14,9 @@ import pytest
 from anatomy_export.bench import worker
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.harness import measure, worker_pool
+from anatomy_export.core.platform import peak_rss_bytes
 from anatomy_export.errors import AnatomyError, ProviderError
-from anatomy_export.progress import Progress, peak_rss_bytes
+from anatomy_export.progress import Progress
 
 SPIN_S = 0.01
 

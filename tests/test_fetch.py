@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import threading
 from pathlib import Path
 
 import filelock
@@ -9,6 +10,7 @@ import pytest
 
 from anatomy_export import fetch
 from anatomy_export.errors import AnatomyError
+from anatomy_export.progress import Progress
 
 CONTENT = b"what the package holds"
 
@@ -77,3 +79,33 @@ def test_a_cache_that_cannot_be_written_names_its_variable(cache: Path, monkeypa
     monkeypatch.setattr(filelock.FileLock, "acquire", denied)
     with pytest.raises(AnatomyError, match=r"cannot be written \(Permission denied\); next step: set ANATOMY_CACHE"):
         fetch.fetch_package("thing")
+
+
+def test_a_wait_for_another_process_is_said(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(fetch, "WAIT_UNSAID_S", 0.05)
+    entry, progress, inside = tmp_path / "cache" / "entry", Progress(), threading.Event()
+
+    def wait() -> None:
+        with fetch.cache_lock(entry, progress):
+            inside.set()
+
+    with fetch.cache_lock(entry):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        while not progress.notes:
+            assert waiting.is_alive()
+        assert not inside.is_set()
+    waiting.join(60)
+    assert inside.is_set()
+    assert progress.notes == [f"note: another process is making {entry}; waiting for it"]
+
+
+def test_a_download_leaves_only_its_file(cache: Path, monkeypatch):
+    def answer(folder: Path):
+        (folder / "thing-1.tar.gz").write_bytes(CONTENT)
+        return 0, ""
+
+    monkeypatch.setattr(subprocess, "run", pip_that(answer, []))
+    fetch.fetch_package("thing")
+    assert [path.name for path in (cache / "packages").iterdir() if path.name[0] != "."] == ["thing-1.tar.gz"]
+    assert not list((cache / "packages").glob(".*partial*"))

@@ -60,7 +60,7 @@ def test_a_failed_rename_brings_the_old_back(tmp_path: Path, monkeypatch):
     rename = os.rename
 
     def failing(source, destination):
-        if Path(destination) == target and ".partial-" in Path(source).name:
+        if Path(destination) == target and Path(source).name == "new":
             raise OSError(28, "No space left on device")
         rename(source, destination)
 
@@ -81,7 +81,7 @@ def test_files_move_together_or_not_at_all(tmp_path, monkeypatch):
 
     def failing(source, target):
         moves.append(source)
-        if source.name == "o" and source.parent.name.startswith(".o.partial-"):
+        if source.name == "o" and source.parent.name == "new":
             raise OSError(28, "No space left on device")
         rename(source, target)
 
@@ -100,7 +100,7 @@ def test_a_part_goes_with_the_file_that_it_belonged_to(tmp_path, monkeypatch):
     rename = os.rename
 
     def failing(source, target):
-        if source.name == "o" and source.parent.name.startswith(".o.partial-"):
+        if source.name == "o" and source.parent.name == "new":
             raise OSError(28, "No space left on device")
         rename(source, target)
 

@@ -281,6 +281,19 @@ def test_outputs_that_cannot_be(study, tmp_path):
     assert twice.exit_code == 1 and "was given twice" in twice.stderr
 
 
+def test_a_page_made_meanwhile_stays(study, tmp_path, monkeypatch):
+    output = tmp_path / "r.html"
+
+    def meanwhile(*arguments) -> str:
+        output.write_text("theirs")
+        return "ours"
+
+    monkeypatch.setattr("anatomy_export.report.job.report_page", meanwhile)
+    done = run("report", study, "--output", output)
+    assert done.exit_code == 1 and "r.html exists; next step" in done.stderr
+    assert output.read_text() == "theirs"
+
+
 def test_a_study_with_nothing_measured_yet_shows_its_anatomy(tmp_path):
     directory = write_study(tmp_path / "s", partial=True)
     for dense in ({"accuracy": 0.9, "interval": [0.8, 1.0], "examples": 9}, None):

@@ -6,6 +6,16 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from anatomy_export.core.platform import cpu_flags as all_cpu_flags
+from anatomy_export.core.platform import (
+    cpu_governor,
+    cpu_model,
+    load_average,
+    memory_bytes,
+    system_name,
+    usable_cores,
+)
+
 PACKAGES = ("anatomy-export", "torch", "transformers", "onnxruntime", "onnxruntime-gpu", "openvino", "onnx", "numpy")
 X86_FLAGS = "sse4_2 avx f16c fma avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_bf16 amx_int8"
 ARM_FLAGS = "asimd asimddp i8mm sve"
@@ -14,29 +24,22 @@ GPU_QUERY = "name,driver_version,clocks.sm,clocks.max.sm,clocks.mem"
 
 
 def describe_environment(threads: int) -> dict:
-    """CPU model and flags, threads, governor, load, versions, commit, GPUs: plain values for a results file."""
+    """CPU model and flags, threads, governor, load, memory, versions, commit, GPUs: plain values for a results file."""
     return {
         "cpu": cpu_model(),
         "cpu_flags": cpu_flags(),
         "cpus": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "threads": threads,
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.machine()}",
+        "governor": cpu_governor(),
+        "load_average": load_average(),
+        "memory_bytes": memory_bytes(),
+        "system": system_name(),
         "python": platform.python_version(),
         "versions": package_versions(),
         "commit": _commit(),
         "gpus": gpus(),
     }
-
-
-def usable_cores() -> int:
-    """Physical cores that this process may run on; logical ones where the system does not tell."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
-    cores = {_text(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}
-    return len(cores)
 
 
 def package_versions() -> dict[str, str]:
@@ -50,14 +53,9 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def cpu_model() -> str:
-    """The CPU's name as the system gives it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
 def cpu_flags() -> list[str]:
     """Those instruction set flags that decide how fast matrix products are; empty where the system tells none."""
-    present = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    present = all_cpu_flags()
     return [flag for flag in CPU_FLAGS if flag in present]
 
 
@@ -66,21 +64,6 @@ def gpus() -> list[dict[str, str]]:
     lines = _output(["nvidia-smi", f"--query-gpu={GPU_QUERY}", "--format=csv,noheader,nounits"]).splitlines()
     names = GPU_QUERY.split(",")
     return [dict(zip(names, (part.strip() for part in line.split(",")), strict=False)) for line in lines]
-
-
-def _cpuinfo(field: str) -> str:
-    for line in _text("/proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return ""
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
 
 
 def _commit() -> str | None:
@@ -92,7 +75,7 @@ def _commit() -> str | None:
 
 def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

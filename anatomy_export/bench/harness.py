@@ -16,6 +16,7 @@ import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec, Inputs
 from anatomy_export.bench.worker import QUIET_LIMIT_S, serve
+from anatomy_export.core.platform import was_killed
 from anatomy_export.errors import AnatomyError, ProviderError, Terminated
 from anatomy_export.progress import Progress
 
@@ -80,7 +81,7 @@ class Worker:
         self._process.join(STOP_TIMEOUT_S)
         code = self._process.exitcode
         if code is not None and code < 0:
-            hint = "; out of memory?" if -code == signal.SIGKILL else ""
+            hint = "; out of memory?" if was_killed(code) else ""
             return f"crashed by {signal.Signals(-code).name}{hint}"
         return f"ended with exit code {code}"
 
@@ -253,7 +254,8 @@ class Pool:
         answer = self._guarded(name, lambda worker: worker.ask(("call", key, give_logits), self._timeout_s))
         if answer is not None:
             samples = self.samples
-            samples.peak_rss_bytes[name] = max(answer["peak_rss_bytes"], samples.peak_rss_bytes.get(name, 0))
+            if answer["peak_rss_bytes"] is not None:
+                samples.peak_rss_bytes[name] = max(answer["peak_rss_bytes"], samples.peak_rss_bytes.get(name, 0))
             if answer["quiet_s"] >= QUIET_LIMIT_S:
                 samples.never_quiet[name] = samples.never_quiet.get(name, 0) + 1
             if "logits" in answer:

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.environment import cpu_flags, cpu_model, package_versions, usable_cores
+from anatomy_export.bench.environment import cpu_flags, package_versions
 from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left
 from anatomy_export.bench.inputs import random_inputs
 from anatomy_export.bench.stats import paired_ratio
+from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.errors import Terminated
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.onnx_export import export_onnx
@@ -51,7 +52,7 @@ def latency_table(checkpoint: Checkpoint, *, batch: int, seq_len: int, progress:
     }
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_directory() / "latency" / f"{checkpoint.model.config.model_type}-{batch}x{seq_len}-{digest}.json"
-    with cache_lock(file):
+    with cache_lock(file, progress):
         found = _cached(file)
         if found is not None:
             return found

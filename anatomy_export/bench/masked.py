@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec, Inputs
-from anatomy_export.bench.environment import cpu_model, usable_cores
 from anatomy_export.bench.harness import Measured, Pool, measure, no_engine_left
 from anatomy_export.bench.stats import median_interval, paired_ratio
+from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.errors import Terminated
 from anatomy_export.exporter.onnx_export import export_onnx
 from anatomy_export.exporter.plan import PrunePlan

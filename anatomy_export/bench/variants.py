@@ -9,7 +9,7 @@ from anatomy_export.bench.environment import cpu_flags, package_versions
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.bundle import FORMAT_VERSION, read_manifest
 from anatomy_export.exporter.flops import FlopModel
-from anatomy_export.fetch import cache_directory
+from anatomy_export.fetch import cache_directory, cache_lock
 from anatomy_export.files import MANIFEST, sha256_file
 from anatomy_export.progress import Progress
 
@@ -143,10 +143,6 @@ class _Maker:
 
     def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str, precision: str) -> str:
         """The path of a cached bundle, made if it is not there."""
-        from anatomy_export.exporter.pipeline import run_export
-        from anatomy_export.exporter.precision import chosen_precision
-        from anatomy_export.exporter.request import ExportRequest
-
         what = {
             "format_version": FORMAT_VERSION,
             "model": self.identity,
@@ -162,21 +158,32 @@ class _Maker:
         label = (mode if ratio is None else f"{mode}-{ratio:g}") + (f"-{precision}" if precision != "fp32" else "")
         directory = cache_directory() / "bench" / f"{Path(self.model).name}-{label}-{fuse}-{digest}"
         if not (directory / MANIFEST).is_file():
-            self.progress.note(f"making {label} of {self.model} (kept in {directory.parent})")
-            request = ExportRequest(
-                model=self.model,
-                mode=mode,
-                output=directory,
-                force=True,
-                plan=plan,
-                fuse=fuse,
-                with_checkpoint=True,
-                compare_dense=False,
-                precision=chosen_precision(precision),
-                score={**PLAIN, "keep_ratio": ratio, "align": self.align} if mode != "dense" and not plan else {},
-            )
-            run_export(request, self.progress)
+            with cache_lock(directory, self.progress):
+                if not (directory / MANIFEST).is_file():
+                    self.progress.note(f"making {label} of {self.model} (kept in {directory.parent})")
+                    self._make(directory, mode, ratio, plan, fuse, precision)
         return str(directory)
+
+    def _make(
+        self, directory: Path, mode: str, ratio: float | None, plan: Path | None, fuse: str, precision: str
+    ) -> None:
+        from anatomy_export.exporter.pipeline import run_export
+        from anatomy_export.exporter.precision import chosen_precision
+        from anatomy_export.exporter.request import ExportRequest
+
+        request = ExportRequest(
+            model=self.model,
+            mode=mode,
+            output=directory,
+            force=True,
+            plan=plan,
+            fuse=fuse,
+            with_checkpoint=True,
+            compare_dense=False,
+            precision=chosen_precision(precision),
+            score={**PLAIN, "keep_ratio": ratio, "align": self.align} if mode != "dense" and not plan else {},
+        )
+        run_export(request, self.progress)
 
 
 def _model_identity(checkpoint: str) -> str:

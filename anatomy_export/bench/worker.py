@@ -2,8 +2,9 @@
 
 import os
 import signal
-import sys
 import time
+
+from anatomy_export.core.platform import die_with_parent, peak_rss_bytes
 
 QUIET_CPU_S = 2e-4
 QUIET_STEP_S = 1e-3
@@ -36,20 +37,12 @@ def serve(connection, spec) -> None:
 
 def _live_and_die_with_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
+    die_with_parent()
     os.dup2(2, 1)  # what libraries print must not reach the parent's standard output
 
 
 def _answer(connection, engine) -> None:
     import numpy as np
-
-    from anatomy_export.progress import peak_rss_bytes
 
     inputs: dict[str, dict] = {}
     calls: dict = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from anatomy_export.bench.environment import cpu_model
+from anatomy_export.core.platform import cpu_model
 from anatomy_export.errors import AnatomyError, MissingExtraError, VerifyError, first_line
 from anatomy_export.exporter.bundle_files import BundleManifest, check_files, inside, read_bundle_manifest
 from anatomy_export.exporter.plan import read_plan

@@ -24,7 +24,7 @@ from anatomy_export.exporter.predictions import class_probabilities, compare_pre
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.files import open_directory
+from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, text_limit
 from anatomy_export.models.text_lengths import data_lengths
@@ -60,8 +60,13 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     The result is written after each way, so that an interrupted run goes on where it was.
 
     Raises:
-        AnatomyError: accuracy cannot be measured, or the output is of other settings.
+        AnatomyError: accuracy cannot be measured, the output is of other settings, or another run is at work on it.
     """
+    with sole_writer(request.output):
+        return _run_pareto(request, progress)
+
+
+def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     source = resolve_model(request.model, progress)
     with progress.stage("load model and data"):
         checkpoint = load_checkpoint(source.checkpoint)

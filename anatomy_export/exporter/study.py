@@ -28,7 +28,7 @@ from anatomy_export.exporter.resumable import STUDY, ResultFile
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.score_job import save_anatomy
 from anatomy_export.exporter.setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
-from anatomy_export.files import open_directory
+from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.text_lengths import data_lengths
@@ -77,8 +77,14 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
     text, in order, packed into hexadecimal digits. Setups that keep the same neurons are evaluated once.
 
     Raises:
-        AnatomyError: accuracy cannot be measured, or the output is damaged, of another model or of other settings.
+        AnatomyError: accuracy cannot be measured, the output is damaged, of another model or of other settings, or
+            another run is at work on it.
     """
+    with sole_writer(request.output):
+        return _run_study(request, progress)
+
+
+def _run_study(request: StudyRequest, progress: Progress) -> dict:
     probes = load_probes(request.probes)
     source = resolve_model(request.model, progress)
     with progress.stage("load model and data"):

@@ -161,7 +161,7 @@ def _embedded(name: str, progress: Progress) -> ModelSource:
     }
     record = _valid_record(directory, expected)
     if record is None:
-        with cache_lock(directory):
+        with cache_lock(directory, progress):
             record = _valid_record(directory, expected)
             if record is None:
                 progress.note(f"model {name}: {spec.description}; training it once, which takes minutes")
@@ -212,7 +212,7 @@ def _train_embedded(name: str, spec: _Embedded, directory: Path, data: Dataset, 
             "versions": {package: version(package) for package in ("torch", "transformers", "accelerate")},
             "weights_sha256": sha256_file(staging / "model.safetensors"),
         }
-        (staging / RECORD).write_text(json.dumps(provenance, indent=2) + "\n")
+        (staging / RECORD).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     progress.note(f"model {name}: {accuracy:.1%} on {len(data.test)} test sentences; cached in {directory}")
     return provenance
 
@@ -244,7 +244,7 @@ def _random(name: str, progress: Progress) -> ModelSource:
     directory, expected = _entry(name), {"source": f"random:{name}", "seed": 0}
     record = _valid_record(directory, expected)
     if record is None:
-        with cache_lock(directory):
+        with cache_lock(directory, progress):
             record = _valid_record(directory, expected) or _make_random(name, directory, expected, progress)
     return ModelSource(name, str(directory), record, random_weights=True, card=EMBEDDED_CARD)
 
@@ -255,5 +255,5 @@ def _make_random(name: str, directory: Path, provenance: dict, progress: Progres
         transformers.set_seed(provenance["seed"])
         save_checkpoint(Checkpoint(RANDOM_MODELS[name](tokenizer), tokenizer), staging)
         record = {**provenance, "weights_sha256": sha256_file(staging / "model.safetensors")}
-        (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        (staging / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anatomy_export.errors import AnatomyError
-from anatomy_export.files import require_free, staged_directory, write_atomic
+from anatomy_export.files import require_free, staged_directory, staged_file
 from anatomy_export.progress import Progress
 from anatomy_export.report.anatomy_figures import anatomy_figures
 from anatomy_export.report.delivery_figures import bench_figures, bundle_figures, pareto_figures
@@ -61,7 +61,7 @@ def run_report(request: ReportRequest, progress: Progress) -> dict:
         if request.figures:
             staging = stack.enter_context(staged_directory(request.figures, request.force, (INDEX,)))
             names = _write_figures(figures, staging, request.formats, progress)
-        _write_page(request.output, page)
+        _write_page(request.output, page, request.force)
     return _written(request, sources, figures, names, len(page.encode()))
 
 
@@ -93,11 +93,12 @@ def _require_free_file(output: Path, force: bool) -> None:
         )
 
 
-def _write_page(output: Path, page: str) -> None:
-    try:
-        write_atomic(output, page)
-    except OSError as error:
-        raise AnatomyError(f"cannot write {output}: {error.strerror}; next step: choose another --output") from error
+def _write_page(output: Path, page: str, force: bool) -> None:
+    _require_free_file(output, force)
+    if not output.absolute().parent.is_dir():
+        raise AnatomyError(f"cannot write {output}: No such file or directory; next step: choose another --output")
+    with staged_file(output, force) as staged:
+        staged.write_bytes(page.encode())
 
 
 def _write_figures(

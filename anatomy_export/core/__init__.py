@@ -1,0 +1,1 @@
+"""What every part stands on: the operating system, signals, and who is at work on an output."""
