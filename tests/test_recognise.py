@@ -129,7 +129,6 @@ def test_sentence_transformers_are_embeddings_unless_a_head_is_asked_for(archite
     [
         ({"problem_type": "multi_label_classification"}, "this is a multi-label classifier"),
         ({"problem_type": "regression"}, "this is a regression model"),
-        ({"problem_type": "ranking"}, "this is for the problem 'ranking'"),
         ({"architectures": ["BertWithMeanPooling"]}, "this is BertWithMeanPooling, and supported is"),
         ({"architectures": ["RobertaForSequenceClassification"]}, "this is RobertaForSequenceClassification"),
         ({"auto_map": {"AutoModel": "modeling.Bert"}}, "asks for Python code of its own (auto_map"),
@@ -138,6 +137,7 @@ def test_sentence_transformers_are_embeddings_unless_a_head_is_asked_for(archite
         ({"pruned_heads": {"0": [1]}}, "attention without some of its heads (pruned_heads"),
         ({"is_decoder": True}, "asks for causal attention (is_decoder: True)"),
         ({"add_cross_attention": True}, "asks for cross-attention (add_cross_attention: True)"),
+        ({"architectures": {"a": "b"}}, "architectures in its config is {'a': 'b'}, expected a list of one class name"),
         ({"id2label": {"1": "a", "2": "b"}}, "id2label in its config numbers the classes 1, 2, expected 0–1"),
     ],
     ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
@@ -151,6 +151,15 @@ def test_plain_values_of_the_same_fields_load(bert_directory: Path):
     plain = {"position_embedding_type": "absolute", "pruned_heads": {}, "is_decoder": False, "problem_type": None}
     edit_config(bert_directory, **plain, add_cross_attention=False, architectures=["TFBertForSequenceClassification"])
     assert not load_checkpoint(str(bert_directory)).random_head
+
+
+@pytest.mark.parametrize("fields", [{"return_dict": False}, {"torchscript": True}, {"output_hidden_states": True}])
+def test_what_a_model_returns_besides_its_logits_is_no_matter(fields, bert_directory: Path):
+    edit_config(bert_directory, **fields)
+    output = load_checkpoint(str(bert_directory)).model(input_ids=torch.tensor([[2, 5, 3]]))
+    expected = tiny_checkpoint("bert").model(input_ids=torch.tensor([[2, 5, 3]]))
+    torch.testing.assert_close(output.logits, expected.logits)
+    assert output.hidden_states is None
 
 
 @pytest.mark.parametrize("architectures", [["BertForSequenceClassification"], None])

@@ -79,7 +79,7 @@ def load_checkpoint(
     check_config(source, config, family)
     check_task(source, config, fresh_head=allow_random_head)
     check_stored_types(source)
-    config.chunk_size_feed_forward = 0  # the same function of any number of tokens
+    _settle(config)
     random_head = False
     if getattr(config, WIDTHS_KEY, None):
         model = _load_sliced(source, config)
@@ -95,6 +95,14 @@ def load_checkpoint(
     settle_padding(model, tokenizer, source)
     model_blocks(model)
     return Checkpoint(model.eval(), tokenizer, random_head)
+
+
+def _settle(config) -> None:
+    """Undo what changes how a model is run and what it returns, and not its logits."""
+    config.chunk_size_feed_forward = 0  # the same function of any number of tokens
+    config.return_dict = True
+    config.torchscript = False
+    config.output_hidden_states = config.output_attentions = False
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
@@ -191,10 +199,10 @@ def _load_dense(source: str, config, allow_random_head: bool, num_labels: int | 
     model, info = _read_dense(source, config, seed)
     missing = sorted(info["missing_keys"])
     extra = sorted(key for key in info["unexpected_keys"] if not HARMLESS_EXTRA.search(key))
-    refuse_wrapped_names(source, missing, extra)
-    _check_shapes(source, info["mismatched_keys"])
     prefix = model.base_model_prefix + "."
     body = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
+    refuse_wrapped_names(source, body, extra)
+    _check_shapes(source, info["mismatched_keys"])
     if body:
         raise AnatomyError(
             f"model {source}: {len(body)} tensors are missing or of another shape, first {body[0]}; "

@@ -136,7 +136,7 @@ def check_task(source: str, config, *, fresh_head: bool) -> None:
         fresh_head: the head may be missing; a body or language model is then let through.
     """
     _check_problem(source, config)
-    name = _architecture(config)
+    name = _architecture(source, config)
     if name == classifier_name(config):
         return
     body = name is None or name in _body_names(config)
@@ -162,7 +162,7 @@ def check_head(source: str, config, missing: Collection[str], unexpected: Iterab
 
     Args:
         missing: tensors of the classifier that the file lacks.
-        unexpected: tensors of the file that the classifier lacks.
+        unexpected: tensors of the file that the classifier has not.
         head: the classifier's tensors that come after the body; the pooler, which the body holds, is none of them.
     """
     there = [name for name in head if name not in missing]
@@ -192,7 +192,12 @@ def require_classifier(model) -> None:
 
 
 def refuse_wrapped_names(source: str, missing: Collection[str], unexpected: Iterable[str]) -> None:
-    """Raise AnatomyError where the tensors have the names that a wrapper around the model gives them."""
+    """Raise AnatomyError where the tensors have the names that a wrapper around the model gives them.
+
+    Args:
+        missing: tensors of the model's body that the file lacks.
+        unexpected: tensors of the file that the model has not.
+    """
     for name in sorted(unexpected):
         for pattern, wrapper, hint in WRAPPED:
             if re.search(pattern, name):
@@ -244,11 +249,18 @@ def _classifier(config) -> type:
     return transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[transformers.CONFIG_MAPPING[config.model_type]]
 
 
-def _architecture(config) -> str | None:
+def _architecture(source: str, config) -> str | None:
     """The class that the config says was saved; None where it does not say."""
-    names = config.architectures or [None]
-    name = names if isinstance(names, str) else names[0]
-    return name and str(name).removeprefix("TF").removeprefix("Flax")
+    names = config.architectures
+    if not names:
+        return None
+    name = names[0] if isinstance(names, list | tuple) else names
+    if not isinstance(name, str):
+        raise AnatomyError(
+            f"model {source}: architectures in its config is {names!r}, expected a list of one class name; "
+            "next step: restore the config.json that the model was saved with"
+        )
+    return name.removeprefix("TF").removeprefix("Flax")
 
 
 def _body_names(config) -> set[str]:
