@@ -21,7 +21,7 @@ from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.onnx_export import _LogitsOnly, export_onnx, graph_inputs
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.prune import slice_neurons
-from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.score import model_fingerprint, model_identity
 from anatomy_export.exporter.verify import logits_of, torch_forward, verification_batches
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
@@ -107,13 +107,15 @@ def cases():
 
 
 def check_cut(model: Path, checkpoint: Checkpoint, plan, repair, folder: Path) -> None:
-    plan = replace(plan, repair=repair and repair.entry())
+    recorded = model_identity(checkpoint.model).recorded_logits
+    plan = replace(plan, repair=repair and repair.entry(), recorded_logits=recorded)
     folder.mkdir()
     (folder / "plan.json").write_text(plan.to_json())
     if repair is not None:
         repair.save(folder)
     result = run("slice-onnx", model, "--plan", folder / "plan.json", "-o", folder / "out.onnx")
     assert result.exit_code == 0, result.output
+    assert "note: " not in result.stderr, "the logits are compared"
     onnx.checker.check_model(folder / "out.onnx", full_check=True)
     assert OnnxModel(folder / "out.onnx").widths == plan.kept_widths
     batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anatomy_export.exporter.identity import RecordedLogits
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -14,7 +16,7 @@ class Anatomy:
         neuron_similarity: s, one (P, n) array a layer: cosine of each row of W2 with the target token.
         strong_threshold: a neuron is strong where s exceeds it for any probe.
         probes: the P texts.
-        fingerprint: of the model scored.
+        fingerprint, recorded_logits: of the model scored; no logits where only an ONNX file or `anatomy.json` is there.
     """
 
     layer_similarity: np.ndarray
@@ -22,6 +24,7 @@ class Anatomy:
     strong_threshold: float
     probes: tuple[str, ...]
     fingerprint: str
+    recorded_logits: RecordedLogits | None = None
 
     @property
     def num_layers(self) -> int:

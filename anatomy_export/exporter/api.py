@@ -11,6 +11,7 @@ from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, text_limit
+from anatomy_export.models.recognise import require_classifier
 from anatomy_export.probes import BUILT_IN_PROBES
 
 
@@ -20,6 +21,8 @@ def score_model(
     """`score_anatomy` of a model in any mode, which it is left in; see `anatomy_export.score`."""
     if isinstance(probes, str):
         raise AnatomyError("probes is one string, expected a sequence of sentences; next step: pass [probes]")
+    family_of(model.config)
+    require_classifier(model)
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
             kind = str(parameter.dtype).removeprefix("torch.")

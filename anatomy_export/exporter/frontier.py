@@ -7,6 +7,7 @@ import torch
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.calibrate import (
     Batch,
     calibration_batches,
@@ -20,7 +21,7 @@ from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import refit
 from anatomy_export.exporter.repair import Repair
-from anatomy_export.exporter.score import model_fingerprint, score_anatomy
+from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import preset_setup
 from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
@@ -87,24 +88,24 @@ def prune_ways(
     worker = on_calibration_device(checkpoint)
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
     rule = family_of(checkpoint.model.config).rule
+    anatomy = score_anatomy(checkpoint, probes, max_length=max_length)
     context = Context(
         seed=seed,
-        anatomy=score_anatomy(checkpoint, probes, max_length=max_length),
+        anatomy=anatomy,
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )
     repair = any(way.compensate != NONE for way in ways)
     measurement = measure(worker.model, batches, sorted({way.criterion for way in ways}), context, repair=repair)
-    fingerprint = model_fingerprint(checkpoint.model)
     for way in ways:
         try:
-            yield _prune(checkpoint.model, worker.model, batches, measurement, way, align, fingerprint)
+            yield _prune(checkpoint.model, worker.model, batches, measurement, way, align, anatomy)
         except AnatomyError as error:
             yield Refused(way, str(error))
 
 
 def _prune(
-    model, worker, batches: list[Batch], measurement: Measurement, way: Way, align: int, fingerprint: str
+    model, worker, batches: list[Batch], measurement: Measurement, way: Way, align: int, anatomy: Anatomy
 ) -> Pruned:
     widths = choose_widths(measurement, way.criterion, keep_ratio=1 - way.removed, allocate=way.allocate, align=align)
     keep = kept_neurons(measurement.scores[way.criterion], widths)
@@ -116,6 +117,12 @@ def _prune(
         for block, kept in zip(model_blocks(model), keep, strict=True)
     )
     repair = done.repair if done else None
-    plan = PrunePlan(fingerprint, layers, way.criterion, repair=repair.entry() if repair else None)
+    plan = PrunePlan(
+        anatomy.fingerprint,
+        layers,
+        way.criterion,
+        repair=repair.entry() if repair else None,
+        recorded_logits=anatomy.recorded_logits,
+    )
     outcomes = [asdict(outcome) for outcome in done.outcomes] if done else None
     return Pruned(way, slice_neurons(model, plan, repair), plan, repair, outcomes)

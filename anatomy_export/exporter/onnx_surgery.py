@@ -10,6 +10,7 @@ import onnx
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
+from anatomy_export.exporter.onnx_identity import check_file_logits
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
 from anatomy_export.exporter.onnx_texts import Judge, TextSession
@@ -90,6 +91,8 @@ def slice_onnx(
     with progress.stage(f"check that the plan is for {model.path.name}"):
         source_fingerprint = model.fingerprint()
         plan.check_model(source_fingerprint, model.widths)
+        if plan.recorded_logits is not None:
+            check_file_logits(model, plan.recorded_logits, progress)
         _check_repair_fits(model, repair)
     before = sum(file.stat().st_size for file in model.files())
     layers = tuple(

@@ -22,13 +22,14 @@ from anatomy_export.exporter.checks import (
 from anatomy_export.exporter.choose import Chosen
 from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.flops import count_flops, ffn_flops_token
+from anatomy_export.exporter.identity import UNRECORDED
 from anatomy_export.exporter.onnx_export import export_onnx, operator_counts, require_exporter
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.planning import Planning, choose_neurons, resolve_options
-from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
+from anatomy_export.exporter.prune import check_plan_fits, mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
-from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.score import model_fingerprint, model_identity
 from anatomy_export.exporter.ship_gate import check_shipped
 from anatomy_export.exporter.tolerance import TOLERANCE
 from anatomy_export.exporter.verify import VerifyReport, single_batches, verification_batches
@@ -72,15 +73,16 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
             max_length = text_limit(checkpoint, request.data.max_length)
             data = load_source_data(source, checkpoint, request.data)
         flops_tokens = _flops_tokens(checkpoint, data, max_length, progress)
-        fingerprint = model_fingerprint(checkpoint.model)
         options = ScoreOptions()
         if given is None and request.mode != "dense":
             untrained = source.random_weights or checkpoint.random_head
             options = resolve_options(request.score, data, random_weights=untrained, progress=progress)
-        planning = Planning(checkpoint, data, probes, options, max_length, fingerprint, progress)
+        planning = Planning(checkpoint, data, probes, options, max_length, model_identity(checkpoint.model), progress)
         chosen = given or choose_neurons(planning, request.mode, request.data.calibration_examples)
         plan = chosen.plan
-        plan.check_model(fingerprint, [block.width for block in model_blocks(checkpoint.model)])
+        check_plan_fits(checkpoint.model, plan)
+        if plan.recorded_logits is None:
+            progress.note(UNRECORDED)
         if plan.removed == 0 and request.mode != "dense":
             progress.note("note: the plan keeps every neuron, so the export equals the dense model")
         texts = _verification_texts(data, probes, request.data.calibration_examples)

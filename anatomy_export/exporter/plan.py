@@ -10,6 +10,7 @@ import numpy as np
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.identity import HINT, RecordedLogits, read_recorded
 from anatomy_export.exporter.thresholds import LayerThreshold, ThresholdSetup, layer_thresholds
 
 FORMAT_VERSION = 1
@@ -29,7 +30,10 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """Kept neurons of every layer for the model of that fingerprint."""
+    """Kept neurons of every layer for the model of that fingerprint and, where they are recorded, those logits.
+
+    The logits' last digits are the machine's: they are no part of what makes two plans equal.
+    """
 
     fingerprint: str
     layers: tuple[LayerPlan, ...]
@@ -37,6 +41,7 @@ class PrunePlan:
     parameters: dict = field(default_factory=dict)
     calibration_fingerprint: str | None = None
     repair: dict | None = None
+    recorded_logits: RecordedLogits | None = field(default=None, compare=False)
 
     @property
     def widths(self) -> list[int]:
@@ -56,6 +61,8 @@ class PrunePlan:
     def to_json(self) -> str:
         """The text of `plan.json`, its checksum included; the same plan gives the same text."""
         body = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.recorded_logits is None:
+            del body["recorded_logits"]  # the text, and so the checksum, of a plan from before they were recorded
         return json.dumps({**body, "checksum": _checksum(body)}, indent=1, allow_nan=False) + "\n"
 
     @property
@@ -65,17 +72,16 @@ class PrunePlan:
 
     def check_model(self, fingerprint: str, widths: list[int]) -> None:
         """Raise AnatomyError unless the plan was made for the model with this fingerprint and these widths."""
-        hint = "next step: make a plan for this model, or pass the model that the plan was made for"
         if len(self.layers) != len(widths):
-            raise AnatomyError(f"plan has {len(self.layers)} layers but this model has {len(widths)}; {hint}")
+            raise AnatomyError(f"plan has {len(self.layers)} layers but this model has {len(widths)}; {HINT}")
         for layer, width in zip(self.layers, widths, strict=True):
             if layer.width != width:
                 raise AnatomyError(
-                    f"layer {layer.layer}: plan expects an FFN of {layer.width} neurons, this one has {width}; {hint}"
+                    f"layer {layer.layer}: plan expects an FFN of {layer.width} neurons, this one has {width}; {HINT}"
                 )
         if self.fingerprint != fingerprint:
             raise AnatomyError(
-                f"plan was made for the model {self.fingerprint[:12]}…, this one is {fingerprint[:12]}…; {hint}"
+                f"plan was made for the model {self.fingerprint[:12]}…, this one is {fingerprint[:12]}…; {HINT}"
             )
 
 
@@ -188,7 +194,14 @@ def anatomy_parameters(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe
 
 def _plan(anatomy: Anatomy, layers: list[LayerPlan], parameters: dict) -> PrunePlan:
     probes = hashlib.sha256("\n".join(anatomy.probes).encode()).hexdigest()
-    return PrunePlan(anatomy.fingerprint, tuple(layers), "anatomy", parameters, calibration_fingerprint=probes)
+    return PrunePlan(
+        anatomy.fingerprint,
+        tuple(layers),
+        "anatomy",
+        parameters,
+        calibration_fingerprint=probes,
+        recorded_logits=anatomy.recorded_logits,
+    )
 
 
 def _checksum(body: dict) -> str:
@@ -266,6 +279,7 @@ def _from_body(body: dict, path: Path) -> PrunePlan:
             dict(body["parameters"]),
             body["calibration_fingerprint"],
             body["repair"],
+            read_recorded(body.get("recorded_logits")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AnatomyError(f"plan {path}: a field is missing or of the wrong kind ({error})") from error

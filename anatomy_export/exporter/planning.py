@@ -1,6 +1,6 @@
 """From what was asked for to a plan: the dense identity, the paper's own rule, or a choice from calibration text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from anatomy_export.data import Dataset
@@ -9,6 +9,7 @@ from anatomy_export.exporter.allocate import UNIFORM
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
 from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.identity import ModelIdentity
 from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan, width_multiple
 from anatomy_export.exporter.request import BUDGETS, OF_ANATOMY, PAPERS_OWN, ScoreOptions, score_options
 from anatomy_export.exporter.score import score_anatomy
@@ -20,14 +21,14 @@ from anatomy_export.progress import Progress
 
 @dataclass(frozen=True)
 class Planning:
-    """What a plan is made from; `fingerprint` is the dense model's."""
+    """What a plan is made from; `identity` is the dense model's."""
 
     checkpoint: Checkpoint
     data: Dataset | None
     probes: tuple[str, ...]
     options: ScoreOptions
     max_length: int
-    fingerprint: str
+    identity: ModelIdentity
     progress: Progress
 
     @property
@@ -85,10 +86,15 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
     Raises:
         AnatomyError: a criterion without a budget or without calibration text, or a budget that cannot be kept.
     """
+    chosen = _choose(planning, mode, examples)
+    return replace(chosen, plan=replace(chosen.plan, recorded_logits=planning.identity.recorded_logits))
+
+
+def _choose(planning: Planning, mode: str, examples: int | None) -> Chosen:
     options, progress = planning.options, planning.progress
     if mode == "dense":
         widths = [block.width for block in model_blocks(planning.checkpoint.model)]
-        return Chosen(identity_plan(planning.fingerprint, widths))
+        return Chosen(identity_plan(planning.identity.fingerprint, widths))
     if options.by_thresholds and options.criterion != "anatomy":
         raise AnatomyError(
             f"--criterion {options.criterion} has no thresholds; next step: give a budget by --keep-ratio, "
@@ -105,7 +111,7 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
             planning.probes,
             strong_threshold=options.strong_threshold,
             max_length=planning.max_length,
-            fingerprint=planning.fingerprint,
+            identity=planning.identity,
         )
         setup = _setup(planning)
     if not options.calibrated:
@@ -127,7 +133,7 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
         setup=setup,
         probe_reduction=options.probe_reduction,
     )
-    return budgeted_plan(calibration, context, planning.fingerprint)
+    return budgeted_plan(calibration, context, planning.identity.fingerprint)
 
 
 def _setup(planning: Planning) -> ThresholdSetup:

@@ -7,7 +7,7 @@ import torch
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import PrunePlan
 from anatomy_export.exporter.repair import LayerRepair, Repair, check_repair
-from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.score import model_fingerprint, model_logits
 from anatomy_export.kernels.gather import gather_neurons
 from anatomy_export.models import FfnBlock, model_blocks
 
@@ -62,6 +62,13 @@ def _write_repair_(block: FfnBlock, repair: LayerRepair, rows: torch.Tensor) -> 
     block.down_bias.copy_(torch.from_numpy(repair.down_bias))
 
 
-def _check(model, plan: PrunePlan, repair: Repair | None) -> None:
+def check_plan_fits(model, plan: PrunePlan) -> None:
+    """Raise AnatomyError unless the plan was made for this torch model: its FFN weights, and the logits it records."""
     plan.check_model(model_fingerprint(model), [block.width for block in model_blocks(model)])
+    if plan.recorded_logits is not None:
+        plan.recorded_logits.check(model_logits(model, plan.recorded_logits.input_ids))
+
+
+def _check(model, plan: PrunePlan, repair: Repair | None) -> None:
+    check_plan_fits(model, plan)
     check_repair(plan, repair)

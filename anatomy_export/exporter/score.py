@@ -8,8 +8,9 @@ import torch
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
+from anatomy_export.exporter.identity import HINT, ModelIdentity, record_logits, spread_ids
 from anatomy_export.kernels.cosine import cosine_similarity
-from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models import Family, family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 
 
@@ -19,13 +20,13 @@ def score_anatomy(
     *,
     strong_threshold: float = 0.35,
     max_length: int = 128,
-    fingerprint: str | None = None,
+    identity: ModelIdentity | None = None,
 ) -> Anatomy:
     """Cosine similarity of every hidden state and every FFN neuron with the token that the classifier reads.
 
     The target token of a probe is that token's hidden state after the last block (GPT-2: after the final layer norm).
 
-    A probe is cut off at `max_length` tokens. `fingerprint` is the model's where it is known already.
+    A probe is cut off at `max_length` tokens. `identity` is the model's where it is known already.
 
     Raises:
         AnatomyError: no probes, or one of more tokens than the model takes.
@@ -37,13 +38,58 @@ def score_anatomy(
     layer_similarity = torch.stack([cosine_similarity(row, row[-1:])[0] for row in states])
     with torch.inference_mode():
         neurons = [cosine_similarity(block.down_weight, targets) for block in model_blocks(checkpoint.model)]
+    identity = identity or model_identity(checkpoint.model)
     return Anatomy(
         layer_similarity=layer_similarity.numpy().astype(np.float64),
         neuron_similarity=tuple(similarity.numpy().astype(np.float64) for similarity in neurons),
         strong_threshold=strong_threshold,
         probes=tuple(probes),
-        fingerprint=fingerprint or model_fingerprint(checkpoint.model),
+        fingerprint=identity.fingerprint,
+        recorded_logits=identity.recorded_logits,
     )
+
+
+def model_identity(model) -> ModelIdentity:
+    """What a plan for a torch model records of it.
+
+    Raises:
+        AnatomyError: its logits are not finite.
+    """
+    config = model.config
+    input_ids = spread_ids(config.vocab_size, config.pad_token_id, family_of(config).max_positions(config))
+    return ModelIdentity(model_fingerprint(model), record_logits(input_ids, model_logits(model, input_ids)))
+
+
+def model_logits(model, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+    """Logits (sequences, classes) of a torch model on the CPU, dropout off, for each sequence alone.
+
+    Raises:
+        AnatomyError: the model has no such token, or takes no sequence of that length.
+    """
+    config, family = model.config, family_of(model.config)
+    largest, longest = max(map(max, input_ids)), max(map(len, input_ids))
+    if largest >= config.vocab_size or longest > family.max_positions(config):
+        raise AnatomyError(
+            f"plan was made for another model: it records token id {largest} and {longest} tokens, this one has "
+            f"{config.vocab_size} tokens and takes {family.max_positions(config)}; {HINT}"
+        )
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return np.concatenate([_logits(model, family, ids) for ids in input_ids])
+    finally:
+        model.train(training)
+
+
+def _logits(model, family: Family, ids: Sequence[int]) -> np.ndarray:
+    tensor = torch.tensor([ids])
+    values = {
+        "input_ids": tensor,
+        "attention_mask": torch.ones_like(tensor),
+        "token_type_ids": torch.zeros_like(tensor),
+    }
+    return model(**{name: values[name] for name in family.inputs}).logits.numpy().astype(np.float64)
 
 
 def model_fingerprint(model) -> str:

@@ -103,7 +103,7 @@ def random_plan(anatomy: Anatomy, removed: int, *, seed: int) -> PrunePlan:
         protected = tuple(strong[layer].tolist())
         layers.append(LayerPlan(layer, widths[layer], tuple(keep.tolist()), protected=protected))
     parameters = {"seed": seed, "removed": removed, "strong_threshold": anatomy.strong_threshold}
-    return PrunePlan(anatomy.fingerprint, tuple(layers), RANDOM, parameters)
+    return PrunePlan(anatomy.fingerprint, tuple(layers), RANDOM, parameters, recorded_logits=anatomy.recorded_logits)
 
 
 def _spread(total: int, spare: list[int]) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from anatomy_export.data import load_dataset
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.identity import UNRECORDED
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
 from anatomy_export.exporter.onnx_surgery import SliceResult, refuse_own_files, slice_onnx
@@ -59,6 +60,8 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         _check_save_plan(request, model, request.save_plan)
     reader = _reader(request, model)
     plan = _own_plan(request, model, reader, progress) if given is None else given
+    if given is not None and given.recorded_logits is None:
+        progress.note(UNRECORDED)
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
     judge = None if reader is None else _judge(request, model, reader)

@@ -19,7 +19,8 @@ def family_of(config) -> Family:
     """
     if config.model_type not in FAMILIES:
         raise AnatomyError(
-            f"model family '{config.model_type}' is not supported; supported: {', '.join(sorted(FAMILIES))}"
+            f"model family '{config.model_type}' is not supported; supported: {', '.join(sorted(FAMILIES))}; "
+            "next step: pass a model of one of these"
         )
     return FAMILIES[config.model_type]
 

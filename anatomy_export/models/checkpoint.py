@@ -17,6 +17,17 @@ from safetensors.torch import load_file, save_file
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.files import MANIFEST, sha256_file
 from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models.recognise import (
+    HARMLESS_EXTRA,
+    check_config,
+    check_head,
+    check_stored_types,
+    check_task,
+    no_head,
+    refuse_wrapped_names,
+    require_checkpoint,
+    require_classes,
+)
 from anatomy_export.models.tokenizing import (
     check_tokenizer,
     fit_tokenizer,
@@ -27,7 +38,7 @@ from anatomy_export.models.tokenizing import (
 
 WIDTHS_KEY = "anatomy_ffn_widths"
 DEFAULT_SEQUENCE = 128
-HARMLESS_EXTRA = re.compile(r"position_ids$|\.attn\.(masked_)?bias$|embeddings\.token_type_ids$")
+LEGACY_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 @dataclass(frozen=True)
@@ -68,23 +79,36 @@ def load_checkpoint(
         AnatomyError: nothing there, no classifier of a supported family, a damaged file, weights that are missing,
             left over or not finite, no tokenizer that fits, or a hub that does not answer.
     """
-    _check_directory(source)
+    require_checkpoint(source)
     config = _from_hub(transformers.AutoConfig.from_pretrained, source)
     family = family_of(config)
-    config.chunk_size_feed_forward = 0  # the same function of any number of tokens
+    check_config(source, config, family)
+    check_task(source, config, fresh_head=allow_random_head)
+    check_stored_types(source)
+    _settle(config)
     random_head = False
     if getattr(config, WIDTHS_KEY, None):
         model = _load_sliced(source, config)
     else:
         model, random_head = _load_dense(source, config, allow_random_head, num_labels, seed)
+    if not random_head:
+        require_classes(source, model.config)
     require_tokenizer_files(source)
-    tokenizer = _from_hub(transformers.AutoTokenizer.from_pretrained, source)
+    tokenizer = _from_hub(transformers.AutoTokenizer.from_pretrained, source, part="its tokenizer ")
     check_tokenizer(tokenizer, config, source)
     fit_tokenizer(tokenizer, family)
     _check_finite(model, source)
     settle_padding(model, tokenizer, source)
     model_blocks(model)
     return Checkpoint(model.eval(), tokenizer, random_head)
+
+
+def _settle(config) -> None:
+    """Undo what changes how a model is run and what it returns, and not its logits."""
+    config.chunk_size_feed_forward = 0  # the same function of any number of tokens
+    config.return_dict = True
+    config.torchscript = False
+    config.output_hidden_states = config.output_attentions = False
 
 
 def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
@@ -172,17 +196,7 @@ def build_with_widths(config, widths: list[int]) -> transformers.PreTrainedModel
     return model.float()
 
 
-def _check_directory(source: str) -> None:
-    path = Path(source)
-    looks_like_path = path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_like_path and not path.is_dir():
-        raise AnatomyError(f"model {source}: no such directory; next step: check the path")
-    if path.is_dir() and not (path / "config.json").is_file():
-        state = "is empty" if not any(path.iterdir()) else "has no config.json, so it is no transformers checkpoint"
-        raise AnatomyError(f"model {source}: the directory {state}; next step: pass a directory saved by transformers")
-
-
-def _from_hub(load, source: str, **options):
+def _from_hub(load, source: str, part: str = "", **options):
     try:
         return load(source, trust_remote_code=False, **options)
     except AnatomyError:
@@ -190,7 +204,8 @@ def _from_hub(load, source: str, **options):
     except Exception as error:
         if Path(source).is_dir():
             raise AnatomyError(
-                f"model {source}: cannot be loaded ({type(error).__name__}: {first_line(error)[:300]})"
+                f"model {source}: {part}cannot be loaded ({type(error).__name__}: {first_line(error)[:300]}); "
+                "next step: check its files, or save it again with save_pretrained"
             ) from error
         raise _nothing_from_hub(source, error) from error
 
@@ -209,22 +224,38 @@ def _load_dense(source: str, config, allow_random_head: bool, num_labels: int | 
     extra = sorted(key for key in info["unexpected_keys"] if not HARMLESS_EXTRA.search(key))
     prefix = model.base_model_prefix + "."
     body = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
-    if info["mismatched_keys"] or body:
-        names = body or [str(key) for key in info["mismatched_keys"]]
-        raise AnatomyError(f"model {source}: {len(names)} tensors are missing or of another shape, first {names[0]}")
-    if missing and not allow_random_head:
+    refuse_wrapped_names(source, body, extra)
+    _check_shapes(source, info["mismatched_keys"])
+    if body:
         raise AnatomyError(
-            f"model {source}: no classification head in the checkpoint ({', '.join(missing)}); next step: fine-tune it "
-            "(anatomy finetune), or export with a random head by --allow-random-head"
+            f"model {source}: {len(body)} tensors are missing or of another shape, first {body[0]}; "
+            "next step: restore its files, or save it again with save_pretrained"
         )
+    check_head(source, config, missing, extra, [key for key in model.state_dict() if not key.startswith(prefix)])
+    if missing and not allow_random_head:
+        raise no_head(source, f"it lacks {', '.join(missing)}")
     if extra and not missing:
         raise AnatomyError(
-            f"model {source}: {len(extra)} tensors of the file have no place in the model: {extra[0]}, …"
+            f"model {source}: {len(extra)} tensors of the file have no place in the model: {extra[0]}, …; "
+            "next step: save it again with save_pretrained"
         )
-    if missing and num_labels and num_labels != model.config.num_labels:
-        config.num_labels = num_labels
+    classes = num_labels or max(2, config.num_labels)
+    if missing and classes != config.num_labels:
+        config.num_labels = classes
         model, _ = _read_dense(source, config, seed)
     return model, bool(missing)
+
+
+def _check_shapes(source: str, mismatched) -> None:
+    """`mismatched`: tensors whose shape is not the model's, by name or as (name, shape in the file, shape wanted)."""
+    if not mismatched:
+        return
+    first = min(mismatched, key=str)
+    name, shapes = (first, "") if isinstance(first, str) else (first[0], f" ({tuple(first[1])}, not {tuple(first[2])})")
+    raise AnatomyError(
+        f"model {source}: {len(mismatched)} tensors have another shape than its config says, first {name}{shapes}; "
+        "next step: pass the config.json that the weights were saved with"
+    )
 
 
 def _read_dense(source: str, config, seed: int):
@@ -235,6 +266,7 @@ def _read_dense(source: str, config, seed: int):
             source,
             config=config,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told in the loading info
             dtype=torch.float32,
         )
 
@@ -243,11 +275,21 @@ def _load_sliced(source: str, config):
     model = build_with_widths(config, list(getattr(config, WIDTHS_KEY)))
     file = _sliced_weights(source)
     try:
-        model.load_state_dict(load_file(file), strict=True)
+        tensors = {_current_name(name): tensor for name, tensor in load_file(file).items()}
+        refuse_wrapped_names(source, set(model.state_dict()) - set(tensors), set(tensors) - set(model.state_dict()))
+        model.load_state_dict(tensors, strict=True)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise AnatomyError(f"model {source}: weights do not fit the recorded widths ({reason})") from error
     return model
+
+
+def _current_name(name: str) -> str:
+    """A tensor's name as transformers has it by now, and as it renames old ones where it loads a dense checkpoint."""
+    for old, new in LEGACY_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _sliced_weights(source: str) -> Path:

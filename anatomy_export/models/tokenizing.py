@@ -19,10 +19,16 @@ def require_tokenizer_files(source: str) -> None:
 
 
 def check_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, config, source: str) -> None:
-    """Raise AnatomyError where there is no vocabulary, or an id of it has no embedding in the model.
+    """Raise AnatomyError where no tokenizer.json can be made, there is no vocabulary, or an id of it has no embedding.
 
     transformers makes a tokenizer of special tokens alone where the files are missing.
     """
+    if not tokenizer.is_fast:
+        raise AnatomyError(
+            f"model {source}: its tokenizer {type(tokenizer).__name__} is Python code, of which no tokenizer.json can "
+            "be made, and an exported model needs one; next step: save a fast tokenizer beside the model, or pass a "
+            "model that has one"
+        )
     ids = set(tokenizer.get_vocab().values())
     if ids <= set(tokenizer.all_special_ids):
         raise _no_tokenizer(source)
