@@ -18,16 +18,17 @@ from anatomy_export.exporter.frontier import (
     prune_ways,
 )
 from anatomy_export.exporter.latency import LatencyTable
-from anatomy_export.exporter.pipeline import load_source_data
 from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.source_data import load_source_data
 from anatomy_export.files import open_directory
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
 from anatomy_export.models.zoo import resolve_model
+from anatomy_export.probes import Probes, choose_probes
 from anatomy_export.progress import Progress
 
 FORMAT_VERSION = 1
@@ -62,14 +63,14 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         AnatomyError: accuracy cannot be measured, or the output is of other settings.
     """
     source = resolve_model(request.model, progress)
-    with progress.stage("load model and data"):
+    with progress.stage("load model"):
         checkpoint = load_checkpoint(source.checkpoint)
-        data = load_source_data(source, checkpoint, request.data)
     if source.random_weights:
         raise AnatomyError(
             f"model {request.model} is not trained, anatomy pareto needs one that is; "
             "next step: pass a fine-tuned --model"
         )
+    data = load_source_data(source, checkpoint, request.data, progress)
     if data is None or not len(data.validation):
         raise AnatomyError("anatomy pareto needs labelled text with a validation split; next step: pass --data")
     max_length = sequence_length(checkpoint, request.data.max_length)
@@ -87,7 +88,8 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         if "widths" in one:
             one["speedup"] = table.speedup(one["widths"], widths)
     body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(table)}
-    job = _Job(request, checkpoint, data.train, max_length, settings["calibration_examples"], progress)
+    probes = choose_probes(None, data.label_names, data)
+    job = _Job(request, checkpoint, data.train, probes, max_length, settings["calibration_examples"], progress)
     todo = [way for way in request.ways() if way.name not in results]
     dense = job.dense(data.validation)
     for name, found in job.evaluate(todo, data.validation, dense, table, "try ways on validation"):
@@ -111,6 +113,7 @@ class _Job:
     request: ParetoRequest
     checkpoint: Checkpoint
     train: Examples
+    probes: Probes
     max_length: int
     examples: int
     progress: Progress
@@ -125,6 +128,8 @@ class _Job:
         """What each way gives on `texts`, by its name."""
         if not ways:
             return
+        if self.probes.note and any(way.criterion.startswith("anatomy") for way in ways):
+            self.progress.note(self.probes.note)
         widths = [block.width for block in model_blocks(self.checkpoint.model)]
         with self.progress.bar(title, len(ways)) as tick:
             for one in prune_ways(
@@ -135,6 +140,7 @@ class _Job:
                 examples=self.examples,
                 align=width_multiple("auto"),
                 max_length=self.max_length,
+                probes=self.probes.texts,
             ):
                 yield one.way.name, self._entry(one, texts, dense, table, widths)
                 tick()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.data import Dataset, load_dataset, load_texts
+from anatomy_export.data import Dataset
 from anatomy_export.exporter.bundle import BundleFacts, write_manifest
 from anatomy_export.exporter.card import source_card
 from anatomy_export.exporter.checks import (
@@ -27,8 +27,9 @@ from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.planning import Planning, choose_neurons, resolve_options
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import read_repair
-from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
+from anatomy_export.exporter.request import ExportRequest, ExportResult, ScoreOptions
 from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.source_data import load_source_data, model_classes
 from anatomy_export.exporter.verify import TOLERANCE, VerifyReport, verification_batches
 from anatomy_export.files import MANIFEST, staged_directory
 from anatomy_export.models import model_blocks
@@ -39,8 +40,8 @@ from anatomy_export.models.checkpoint import (
     sequence_length,
     weights_identity,
 )
-from anatomy_export.models.zoo import ModelSource, resolve_model
-from anatomy_export.probes import BUILT_IN_PROBES, load_probes
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.probes import BUILT_IN_PROBES, choose_probes, load_probes
 from anatomy_export.progress import Progress
 
 # None of the user's texts: these ship. The last has more than 128 tokens, so that cutting off is checked too.
@@ -57,27 +58,28 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
     """
     require_exporter(request.exporter)
     given = _given_plan(request.plan) if request.plan else None
-    probes = load_probes(request.score.get("probes"))
+    given_probes = load_probes(request.score.get("probes"))
     name = Path(request.model).resolve().name if Path(request.model).is_dir() else request.model.replace("/", "--")
     target = request.output or Path("exports") / f"{name}-{request.mode}"
     with staged_directory(target, request.force, marks=(MANIFEST,)) as staging:
         source = resolve_model(request.model, progress)
-        with progress.stage("load model and data"):
+        with progress.stage("load model"):
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
             max_length = sequence_length(checkpoint, request.data.max_length)
-            data = load_source_data(source, checkpoint, request.data)
+        data = load_source_data(source, checkpoint, request.data, progress)
         fingerprint = model_fingerprint(checkpoint.model)
         options = ScoreOptions()
         if given is None and request.mode != "dense":
             untrained = source.random_weights or checkpoint.random_head
             options = resolve_options(request.score, data, random_weights=untrained, progress=progress)
+        probes = choose_probes(given_probes, model_classes(checkpoint, source.name), data)
         planning = Planning(checkpoint, data, probes, options, max_length, fingerprint, progress)
         chosen = given or choose_neurons(planning, request.mode, request.data.calibration_examples)
         plan = chosen.plan
         plan.check_model(fingerprint, [block.width for block in model_blocks(checkpoint.model)])
         if plan.removed == 0 and request.mode != "dense":
             progress.note("note: the plan keeps every neuron, so the export equals the dense model")
-        texts = _verification_texts(data, probes, request.data.calibration_examples)
+        texts = _verification_texts(data, probes.texts, request.data.calibration_examples)
         batches = tuple(verification_batches(checkpoint.tokenizer, texts, max_length))
         job = Job(request, source, checkpoint, plan, chosen.repair, data, max_length, texts, batches, staging, progress)
         return _export_verify_bundle(job, target)
@@ -130,29 +132,6 @@ def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path, de
         stages=(),
         precision=precision,
     )
-
-
-def load_source_data(source: ModelSource, checkpoint: Checkpoint, options: DataOptions) -> Dataset | None:
-    """The data that was asked for, else the model's own; None where there is neither.
-
-    Raises:
-        AnatomyError: it cannot be read, or a label is no class of the model.
-    """
-    name = options.data or source.default_data
-    if name is None:
-        return None
-    if options.unlabelled:
-        return load_texts(name, text_column=options.text_column)
-    config = checkpoint.model.config
-    data = load_dataset(
-        name,
-        text_column=options.text_column,
-        label_column=options.label_column,
-        split_column=options.split_column,
-        label_ids=dict(config.label2id or {}),
-    )
-    data.check_labels(config.num_labels)
-    return data
 
 
 def _given_plan(path: Path) -> Chosen:

@@ -5,18 +5,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anatomy_export.data import load_dataset
+from anatomy_export.data import Dataset, load_dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
 from anatomy_export.exporter.onnx_surgery import SliceResult, refuse_own_files, slice_onnx
-from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, label_ids
+from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, config_classes
 from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.precision import FP32, Precision
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.files import staged_file
-from anatomy_export.probes import load_probes
+from anatomy_export.probes import choose_probes, load_probes
 from anatomy_export.progress import Progress
 
 
@@ -58,10 +58,11 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
     if request.save_plan is not None:
         _check_save_plan(request, model, request.save_plan)
     reader = _reader(request, model)
-    plan = _own_plan(request, model, reader, progress) if given is None else given
+    data = _data(request, model, progress)
+    plan = _own_plan(request, model, reader, data, progress) if given is None else given
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    judge = None if reader is None else _judge(request, model, reader)
+    judge = None if reader is None or data is None else _judge(request, data, reader)
     if judge is None and request.precision.converts and request.output is not None:
         progress.note(
             f"note: what {request.precision.name} costs in accuracy is not measured; "
@@ -106,7 +107,7 @@ def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:
     return TextReader(request.tokenizer or model.folder / "tokenizer.json", request.data.max_length or MAX_LENGTH)
 
 
-def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge | None:
+def _data(request: SliceRequest, model: OnnxModel, progress: Progress) -> Dataset | None:
     options = request.data
     if options.data is None:
         return None
@@ -115,8 +116,15 @@ def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge
         text_column=options.text_column,
         label_column=options.label_column,
         split_column=options.split_column,
-        label_ids=label_ids(model.folder / "config.json"),
+        class_names=config_classes(model.folder / "config.json"),
     )
+    for note in data.notes:
+        progress.note(f"note: {note}")
+    return data
+
+
+def _judge(request: SliceRequest, data: Dataset, reader: TextReader) -> Judge:
+    options = request.data
     if request.precision.calibrated and not len(data.train):
         raise AnatomyError(
             f"data {options.data}: no train texts, which static int8 takes its ranges from; "
@@ -125,17 +133,22 @@ def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge
     return Judge(reader, data.test.head(options.eval_examples), data.train.texts[:CALIBRATION_TEXTS])
 
 
-def _own_plan(request: SliceRequest, model: OnnxModel, reader: TextReader | None, progress: Progress) -> PrunePlan:
+def _own_plan(
+    request: SliceRequest, model: OnnxModel, reader: TextReader | None, data: Dataset | None, progress: Progress
+) -> PrunePlan:
     skipped = model.skipped_after()
     if skipped:
         progress.note(f"note: {len(model.ffns)} FFNs found{skipped}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
+    probes = choose_probes(load_probes(request.probes), config_classes(model.folder / "config.json"), data)
+    if request.criterion == "anatomy" and probes.note:
+        progress.note(probes.note)
     with progress.stage(f"rank neurons by {request.criterion}"):
         if reader is not None and request.criterion == "anatomy":
             return probes_plan(
                 model,
                 reader,
-                load_probes(request.probes),
+                probes.texts,
                 keep_ratio=ratio,
                 align=request.align,
                 strong_threshold=request.strong_threshold,
