@@ -94,6 +94,8 @@ def read_labels(column: Column, path: Path, names: Sequence[str], *, name_labels
         names, reading = tuple(ids), "by name"
     else:
         _refuse_strangers(rows, by_name, by_number, names, path)
+        if not name_labels:
+            _refuse_large_numbers(rows, by_number, len(names), path)
         ids, reading = by_number, "by number"
     return Labels(tuple(ids[label] for label in written), tuple(names), reading)
 
@@ -146,6 +148,17 @@ def _refuse_strangers(
                 f"label '{label}' is the name of class {by_name[label][0]} or the number of class {by_number[label]}, "
                 f"and '{other}' (row {rows[other]}) is a number only",
                 RENAME,
+            )
+
+
+def _refuse_large_numbers(rows: dict[str, int], by_number: dict[str, int], count: int, path: Path) -> None:
+    for label, row in rows.items() if count else ():
+        if by_number[label] >= count:
+            raise row_error(
+                path,
+                row,
+                f"label {label} is out of range for a model with {count} classes (valid 0–{count - 1})",
+                "number classes from 0, check --label-column, or use the model it was made for",
             )
 
 

@@ -34,7 +34,9 @@ def split_rows(rows: Sequence[Row], given: Column | None, path: Path) -> dict[st
     for row, name in zip(rows, names, strict=True):
         splits[name].append(row)
     if not splits["test"]:
-        raise AnatomyError(f"data {path}: {len(rows)} rows leave none for the test split; next step: pass more rows")
+        distinct = len({_same(text) for text, _ in rows})
+        what = f"{len(rows):,} rows of {distinct:,} different texts leave none for the test split"
+        raise AnatomyError(f"data {path}: {what}; next step: pass more")
     for part in splits.values():
         random.Random(SPLIT_SEED).shuffle(part)
     return {split: examples_of(part) for split, part in splits.items()}

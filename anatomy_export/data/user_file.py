@@ -30,14 +30,14 @@ def labelled_file(
     texts = _texts(table, text_column)
     labels = read_labels(table.column(label_column), path, class_names, name_labels=name_labels)
     rows = list(zip(texts, labels.ids, strict=True))
-    given = table.column(split_column) if split_column else None
-    splits = split_rows(rows, given, path)
     if len(set(labels.ids)) == 1:
         raise AnatomyError(
             f"data {path}: all {len(rows):,} rows have the label '{table.column(label_column).cells[0]}', and of one "
             "class accuracy means nothing; next step: pass rows of other classes, check --label-column, or pass text "
             "alone to anatomy-export as --unlabelled"
         )
+    given = table.column(split_column) if split_column else None
+    splits = split_rows(rows, given, path)
     notes = [
         *table.notes,
         *_not_read(table, columns),

@@ -61,6 +61,11 @@ class LabelFit:
         clearly = self.texts >= FEWEST_TEXTS or self.lead < -STANDARD_ERRORS
         return self.reordered or (self.no_better and clearly)
 
+    @property
+    def hardly_better(self) -> bool:
+        """Do texts enough leave it open whether it is right more often?"""
+        return not self.no_better and self.lead <= STANDARD_ERRORS and self.texts >= FEWEST_TEXTS and self.accuracy < 1
+
 
 def check_dense_accuracy(
     checkpoint: Checkpoint, data: Dataset, *, max_length: int, allowed: bool, progress: Progress
@@ -81,7 +86,7 @@ def check_dense_accuracy(
             fit = label_fit(predicted, sample.labels[:count], checkpoint.model.config.num_labels)
             if fit.good or count == len(sample):
                 break
-    if not (fit.bad or fit.no_better):
+    if not (fit.reordered or fit.no_better or fit.hardly_better):
         return
     what = _complaint(fit, data, checkpoint.model.config.num_labels)
     if fit.bad and not allowed:
@@ -89,7 +94,8 @@ def check_dense_accuracy(
             f"{what}; next step: check --label-column, --text-column and the order of the classes, or go on with "
             "--allow-bad-labels"
         )
-    progress.note(f"note: {what}{'' if fit.bad else ': too few texts to tell'}")
+    too_few = "" if fit.bad or fit.hardly_better else ": too few texts to tell"
+    progress.note(f"note: {what}{too_few}")
 
 
 def _sample(data: Dataset) -> Examples:
@@ -149,10 +155,9 @@ def _complaint(fit: LabelFit, data: Dataset, num_labels: int) -> str:
         names = [str(index) for index in range(num_labels)]
     right = f"the dense model is right on {fit.accuracy:.1%} of {fit.texts:,} texts"
     if not fit.reordered:
-        return (
-            f"data {data.name}: {right}, no more than by always naming class {names[fit.majority]} "
-            f"({fit.majority_share:.1%})"
-        )
+        more = "hardly more" if fit.hardly_better else "no more"
+        majority = f"class {names[fit.majority]} ({fit.majority_share:.1%})"
+        return f"data {data.name}: {right}, {more} than by always naming {majority}"
     moved = [(names[index], names[other]) for index, other in enumerate(fit.order) if index != other]
     shown = ", ".join(f"label {label} is its {output}" for output, label in moved[:CLASSES_SHOWN])
     more = ", …" if len(moved) > CLASSES_SHOWN else ""
