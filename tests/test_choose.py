@@ -140,6 +140,7 @@ def test_default_options():
     [
         ({}, 99, (0.5, None), "note: a search takes 100 validation texts, --data leaves 99, so half of the neurons"),
         ({}, 0, (0.5, None), "note: accuracy cannot be measured (--data leaves no row for validation), so half"),
+        ({"keep_ratio": 0.3}, 0, (0.3, None), None),
         ({}, 200, (None, 0.5), None),
         ({}, 100, (None, 0.5), "note: one of 100 validation texts is 1.00 points, the budget is 0.5"),
         ({"keep_ratio": 0.3}, 9, (0.3, None), None),

@@ -61,6 +61,9 @@ def test_an_unknown_split_is_refused_with_its_row(tmp_path: Path):
     path = written(tmp_path, "d.csv", "text,label,part\na,0,train\nb,1,holdout\n")
     with pytest.raises(AnatomyError, match=r"row 3: unknown split 'holdout'.*name it train, validation, test"):
         load_dataset(path, split_column="part")
+    path = written(tmp_path, "d.csv", "text,label,part\na,0,train\nb,1,val\n")
+    with pytest.raises(AnatomyError, match="no row is for test by the split column"):
+        load_dataset(path, split_column="part")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,7 @@ def test_an_unknown_split_is_refused_with_its_row(tmp_path: Path):
     [
         ("d.csv", "", "the file is empty"),
         ("d.csv", "text,label\n", "no rows"),
+        ("d.csv", "\n\n", "no rows"),
         ("d.csv", "words,label\na,1\n", "no column 'text', found words, label"),
         ("d.csv", "a fine film,1\na bad film,0\n", "found a fine film, 1; .*put the columns' names into a first row"),
         ("d.csv", "text,text,label\na,b,1\n", "2 columns are named 'text'"),
@@ -76,12 +80,14 @@ def test_an_unknown_split_is_refused_with_its_row(tmp_path: Path):
         ("d.tsv", "text\tlabel\na\t0\n\t1\n", "row 3: the text is empty"),
         ("d.jsonl", '{"text": "a", "label": 0}\n{"text": "  ", "label": 1}\n', "row 2: the text is empty"),
         ("d.jsonl", '{"text": "a", "label": 0}\n{"label": 1}\n', "row 2: the text is empty"),
+        ("d.jsonl", '{"text": "\\u200b\\ufeff\\u0000", "label": 1}\n', "row 1: the text is empty"),
         ("d.jsonl", '{"text": null, "label": 1}\n', "row 1: the text is empty"),
         ("d.jsonl", '{"text": ["x", "y"], "label": 1}\n', r"row 1: the text is a list \(\['x', 'y'\]\)"),
         ("d.jsonl", '{"text": {"en": "x"}, "label": 1}\n', "row 1: the text is a dict"),
         ("d.jsonl", '{"text": 7, "label": 1}\n', r"row 1: the text is a int \(7\)"),
         ("d.jsonl", '{"text": "a \\ud800 b", "label": 1}\n', "row 1: the text has half a character"),
         ("d.jsonl", '{"text": "a", "label": 1}\n{"text": "b"\n', "row 2: not valid JSON"),
+        ("d.jsonl", '{"text": ' + "[" * 99999 + "]" * 99999 + "}\n", "row 1: not valid JSON"),
         ("d.jsonl", '[{"text": "a", "label": 1}]\n', "row 1: list instead of an object"),
         ("d.csv", "text,label\na,0\nb,\n", "row 3: the label is empty"),
         ("d.csv", "text,label\na film, a good one,1\n", "row 2: 3 fields, the header names 2; next step: put texts"),

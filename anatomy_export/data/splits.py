@@ -35,8 +35,9 @@ def split_rows(rows: Sequence[Row], given: Column | None, path: Path) -> dict[st
         splits[name].append(row)
     if not splits["test"]:
         distinct = len({_same(text) for text, _ in rows})
-        what = f"{len(rows):,} rows of {distinct:,} different texts leave none for the test split"
-        raise AnatomyError(f"data {path}: {what}; next step: pass more")
+        what = f"{len(rows):,} rows of {distinct:,} different texts leave none for the test split; next step: pass more"
+        of_column = "no row is for test by the split column; next step: name some so, or leave --split-column out"
+        raise AnatomyError(f"data {path}: {what if given is None else of_column}")
     for part in splits.values():
         random.Random(SPLIT_SEED).shuffle(part)
     return {split: examples_of(part) for split, part in splits.items()}

@@ -83,6 +83,8 @@ def read_table(path: Path, wanted: Sequence[str]) -> Table:
     if path.stat().st_size == 0:
         raise AnatomyError(f"data {path}: the file is empty; next step: pass a file with examples")
     table = readers[path.suffix.lower()](path, wanted)
+    if not table.columns:
+        raise AnatomyError(f"data {path}: no rows; next step: pass a file with examples")
     _check_columns(table, wanted)
     if not table.records:
         raise AnatomyError(f"data {path}: no rows; next step: pass a file with examples")
@@ -203,7 +205,7 @@ def _read_jsonl(path: Path, wanted: Sequence[str]) -> Table:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise row_error(path, row, f"not valid JSON ({first_line(error)})", "write one object a line") from error
         if not isinstance(record, dict):
             raise row_error(path, row, f"{type(record).__name__} instead of an object", "write one object a line")

@@ -64,7 +64,7 @@ def _texts(table: Table, name: str) -> list[str]:
     """
     column = table.column(name)
     for cell, row in zip(column.cells, column.rows, strict=True):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
+        if cell is None or (isinstance(cell, str) and not any(map(_is_visible, cell))):
             raise row_error(table.path, row, "the text is empty", "fill it in or drop the row")
         if not isinstance(cell, str):
             raise row_error(
@@ -76,6 +76,10 @@ def _texts(table: Table, name: str) -> list[str]:
         if HALF_CHARACTER.search(cell):
             raise row_error(table.path, row, "the text has half a character (a lone surrogate)", "take it out")
     return list(column.cells)
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and not character.isspace()
 
 
 def _not_read(table: Table, read: Sequence[str]) -> list[str]:

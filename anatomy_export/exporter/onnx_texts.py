@@ -2,6 +2,7 @@
 
 import glob
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,11 @@ class Judge:
     reader: TextReader
     test: Examples
     calibration: tuple[str, ...]
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the test texts that are of the most frequent class."""
+        return max(Counter(self.test.labels).values()) / len(self.test)
 
     def accuracy(self, graph: Path, name: str) -> float:
         """Share of the test texts that the file `graph`, called `name` in errors, classifies right.

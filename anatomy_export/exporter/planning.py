@@ -79,7 +79,7 @@ def _unmeasurable(data: Dataset | None, random_weights: bool) -> str | None:
         return "this model is not trained"
     if data is None:
         return "there is no --data"
-    if not data.train.labels:
+    if not data.labels:
         return "--data has no labels"
     return None if len(data.validation) else "--data leaves no row for validation"
 

@@ -69,7 +69,7 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             "next step: pass labelled text as --data"
         )
     with _plan_beside(request, plan):
-        return slice_onnx(
+        result = slice_onnx(
             model,
             plan,
             repair,
@@ -78,6 +78,18 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             judge=judge,
             force=request.force,
             progress=progress,
+        )
+    if judge is not None:
+        _say_bad_labels(judge, result.accuracy[0], progress)
+    return result
+
+
+def _say_bad_labels(judge: Judge, accuracy: float | None, progress: Progress) -> None:
+    """Note an accuracy before the cut that whoever always names one class has too."""
+    if accuracy is not None and accuracy <= judge.majority_share and accuracy < 1:
+        progress.note(
+            f"note: before the cut the model is right on {accuracy:.1%} of the test texts, no more than by always "
+            f"naming one class ({judge.majority_share:.1%}); next step: check --label-column and the class names"
         )
 
 
