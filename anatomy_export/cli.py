@@ -18,6 +18,7 @@ from anatomy_export.cli_common import (
     AnatomyCommand,
     AnatomyGroup,
     alignment,
+    bad_labels_option,
     data_options,
     finite,
     integers,
@@ -61,6 +62,7 @@ Examples:
 @click.option("--output", type=click.Path(path_type=Path), help="Default: exports/<model>-<mode>.")
 @click.option("--force", is_flag=True, help="Replace an earlier output, or an empty directory.")
 @data_options
+@bad_labels_option
 @click.option("--unlabelled", is_flag=True, help="The text of --data has no labels: calibrate on it, accuracy is n/a.")
 @click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
@@ -190,12 +192,12 @@ def _refuse_contradictions(options: dict) -> None:
         refuse_together("--plan", "already says which neurons stay", choosing)
     if options["criterion"] not in (None, "anatomy", "anatomy-activation"):
         refuse_together(f"--criterion {options['criterion']}", "is not the paper's rule", (*PAPERS_OWN, *OF_ANATOMY))
-    for name in ("text_column", "label_column", "split_column") if not options["data"] else ():
+    for name in ("text_column", "label_column", "split_column", "allow_bad_labels") if not options["data"] else ():
         refuse_alone(name, "--data")
     if options["unlabelled"]:
         if not options["data"]:
             refuse_alone("unlabelled", "--data")
-        of_labels = ("label_column", "split_column", "eval_examples", "max_precision_drop")
+        of_labels = ("label_column", "split_column", "eval_examples", "allow_bad_labels", "max_precision_drop")
         refuse_together("--unlabelled", "measures no accuracy", of_labels)
     refuse_precision_alone(options)
     if options["target_speedup"] is not None:

@@ -27,6 +27,7 @@ EXTRA_OF_PACKAGE = {
             "onnxruntime",
             "onnxscript",
             "psutil",
+            "scipy",
             "torch",
             "transformers",
         ),
@@ -37,6 +38,7 @@ EXTRA_OF_PACKAGE = {
     "optimum": "optimum",
     "pandas": "data",
     "plotly": "report",
+    "pyarrow": "data",
     "tokenizers": "edge",
 }
 
@@ -65,15 +67,27 @@ _DATA_OPTIONS = (
         "--label-column",
         default="label",
         show_default=True,
-        help="Class numbers from 0, or the model's own label names.",
+        help="The model's own label names, else class numbers from 0.",
     ),
-    click.option("--split-column", help="Column with train, validation, test; else a seeded 70/10/20 split."),
+    click.option(
+        "--split-column",
+        help="Column with train, validation (val, valid, dev), test; else a seeded 70/10/20 split.",
+    ),
 )
 
 
 def data_options(command):
     """Decorate a command with the options that name labelled text."""
     return decorated(command, _DATA_OPTIONS)
+
+
+def bad_labels_option(command):
+    """Decorate a command that judges the dense model's accuracy before it starts."""
+    return click.option(
+        "--allow-bad-labels",
+        is_flag=True,
+        help="Go on where the dense model is right no more often than by naming one class.",
+    )(command)
 
 
 def decorated(command, options):

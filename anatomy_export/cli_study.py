@@ -14,6 +14,7 @@ from anatomy_export.cli_common import (
     CRITERION_NAMES,
     MAX_LENGTH_HELP,
     AnatomyCommand,
+    bad_labels_option,
     data_options,
     finite,
     integers,
@@ -49,6 +50,7 @@ Examples:
     "--output", required=True, type=click.Path(path_type=Path), help="Directory; one of the same run goes on."
 )
 @data_options
+@bad_labels_option
 @click.option("--criteria", default=",".join(CRITERION_NAMES), callback=one_or_more_of(*CRITERION_NAMES), help="All.")
 @click.option(
     "--compensate",
@@ -212,6 +214,7 @@ Examples:
     "--output", required=True, type=click.Path(path_type=Path), help="Directory; one of the same run goes on."
 )
 @data_options
+@bad_labels_option
 @click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
 @click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")

@@ -155,7 +155,8 @@ def made_bundle(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     saved_dense(tiny_checkpoint("bert"), folder / "tiny-bert")
     (folder / "tiny-bert" / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# Tiny\n")
-    (folder / "data.csv").write_text("text,label\n" + "the good film,1\nawful acting and plot,0\n" * 30)
+    rows = [f"the good {word} film,1\nawful {word} acting and plot,0\n" for word in (*WORDS, *WORDS[:9])]
+    (folder / "data.csv").write_text("text,label\n" + "".join(rows))
     arguments = ["--model", folder / "tiny-bert", "--data", folder / "data.csv", "--keep-ratio", "0.5", "--align", "1"]
     result = run("export", *arguments, "--compensate", "bias", "--ort-format", "--output", folder / "made")
     assert result.exit_code == 0, result.stderr
@@ -170,9 +171,17 @@ def rewrite_manifest(bundle: Path, change) -> None:
     (bundle / "bundle.json").write_text(json.dumps(body))
 
 
-def run(*arguments, command=main):
-    """A command in this process."""
-    return CliRunner(env={"COLUMNS": "400"}).invoke(command, [str(argument) for argument in arguments])
+def run(*arguments, command=main, judge_labels=False):
+    """A command in this process; `judge_labels` as a user has it."""
+    taken = list(map(str, arguments)) if judge_labels else with_bad_labels(arguments)
+    return CliRunner(env={"COLUMNS": "400"}).invoke(command, taken)
+
+
+def with_bad_labels(arguments) -> list[str]:
+    """The arguments as text, and leave to go on where labels are judged: those of tiny random models are made up."""
+    taken = list(map(str, arguments))
+    judged = taken[:1] in (["export"], ["pareto"], ["study"]) and "--data" in taken and "--unlabelled" not in taken
+    return [*taken, "--allow-bad-labels"] if judged else taken
 
 
 def refused(result, output: Path, code: int, *parts: str):
@@ -197,7 +206,7 @@ def spawn(*arguments, limit: int | None = None) -> subprocess.Popen:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "anatomy_export.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "anatomy_export.cli", *with_bad_labels(arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limits)
 
 

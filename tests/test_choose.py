@@ -1,5 +1,6 @@
 """Plans by calibration at the command line: criteria, repairs, budgets, and what travels with the plan."""
 
+import io
 import json
 from itertools import chain, repeat
 from pathlib import Path
@@ -7,15 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import WORDS
+from conftest import WORDS, with_bad_labels
+from rich.console import Console
 
 from anatomy_export.cli import CRITERION_NAMES, main
+from anatomy_export.data import Dataset, Examples
 from anatomy_export.exporter.criteria import CRITERIA
 from anatomy_export.exporter.latency import LatencyTable
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.planning import resolve_options
 from anatomy_export.exporter.predictions import ValidationDrop
 from anatomy_export.exporter.request import score_options
 from anatomy_export.models.checkpoint import load_checkpoint
+from anatomy_export.progress import Progress
 
 VALIDATION_DROP = "anatomy_export.exporter.choose.validation_drop"
 
@@ -29,7 +34,7 @@ def data_file(tmp_path: Path) -> Path:
 
 
 def export(*arguments, code: int = 0):
-    done = CliRunner().invoke(main, ["export", *map(str, arguments)])
+    done = CliRunner().invoke(main, with_bad_labels(["export", *arguments]))
     assert done.exit_code == code, (done.stderr, done.exception)
     return done
 
@@ -128,6 +133,29 @@ def test_default_options():
     assert (other.keep_ratio, other.max_accuracy_drop) == (0.3, None)
     paper = score_options({"preset": "bert-2"}, calibrated=True, measured=True, align=16)
     assert paper.by_thresholds and (paper.criterion, paper.compensate, paper.align) == ("anatomy", "none", 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "validation", "expected", "note"),
+    [
+        ({}, 99, (0.5, None), "note: a search takes 100 validation texts, --data leaves 99, so half of the neurons"),
+        ({}, 0, (0.5, None), "note: accuracy cannot be measured (--data leaves no row for validation), so half"),
+        ({"keep_ratio": 0.3}, 0, (0.3, None), None),
+        ({}, 200, (None, 0.5), None),
+        ({}, 100, (None, 0.5), "note: one of 100 validation texts is 1.00 points, the budget is 0.5"),
+        ({"keep_ratio": 0.3}, 9, (0.3, None), None),
+        ({"max_accuracy_drop": 2.0}, 9, (None, 2.0), "note: one of 9 validation texts is 11.11 points"),
+    ],
+)
+def test_a_search_takes_enough_validation_texts_or_is_asked_for(given, validation, expected, note):
+    texts, labels = tuple(map(str, range(300))), (0, 1) * 150
+    whole = Examples(texts, labels)
+    data = Dataset("d.csv", whole, whole.head(validation), whole, ("a", "b"))
+    progress = Progress(Console(file=io.StringIO()))
+    options = resolve_options(given, data, random_weights=False, progress=progress)
+    assert (options.keep_ratio, options.max_accuracy_drop) == expected
+    assert (options.criterion, options.compensate) == ("obs-gradient", "auto")
+    assert len(progress.notes) == (note is not None) and "".join(progress.notes).startswith(note or "")
 
 
 def test_a_drop_of_exactly_the_budget_is_within_it(bert_directory, data_file, tmp_path, monkeypatch):

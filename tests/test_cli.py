@@ -127,7 +127,7 @@ def test_finetune_on_names_that_a_model_with_a_head_does_not_have(bert_directory
 
 
 def test_finetune_without_a_row_to_train_on(bert_directory, tmp_path):
-    (tmp_path / "d.csv").write_text("text,label,part\n" + "a good film,1,test\n" * 5)
+    (tmp_path / "d.csv").write_text("text,label,part\n" + "a good film,1,test\na bad film,0,test\n" * 5)
     output, data = tmp_path / "o", tmp_path / "d.csv"
     result = run("finetune", "--model", bert_directory, "--data", data, "--split-column", "part", "--output", output)
     refused(result, output, 1, "no row is left for the train split")

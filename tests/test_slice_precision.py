@@ -131,17 +131,20 @@ def test_static_ranges_come_from_train_texts(folder, tmp_path):
     assert "QuantizeLinear" in operators and "DynamicQuantizeLinear" not in operators
 
 
-def test_label_names_are_those_of_the_config(folder, tmp_path):
-    names = {"LABEL_0": "bad", "LABEL_1": "good"}
-    text = (folder / "texts.csv").read_text()
-    (tmp_path / "named.csv").write_text(text.replace(",0\n", ",bad\n").replace(",0\r\n", ",bad\r\n"))
-    (folder / "config.json").write_text(json.dumps({"label2id": {"bad": 0, names["LABEL_1"]: 1}}))
+@pytest.mark.parametrize("named", [{"label2id": {"1": 0, "0": "1"}}, {"id2label": {"0": "1", "1": "0"}}])
+def test_labels_are_the_names_of_the_config_before_they_are_numbers(named, folder, tmp_path):
+    with open(folder / "texts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    write(tmp_path / "named.csv", [row["text"] for row in rows], [1 - int(row["label"]) for row in rows])
+    (folder / "config.json").write_text(json.dumps(named))
     result = lowered(folder, tmp_path / "o.onnx", "fp16", "--data", tmp_path / "named.csv", "--json")
     (folder / "config.json").unlink()
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["precision_report"]["accuracy_fp32"] == 1.0
+    assert "note: labels read by name: 1 is class 0" in result.stderr and "always naming" not in result.stderr
     without = lowered(folder, tmp_path / "p.onnx", "fp16", "--data", tmp_path / "named.csv")
-    assert without.exit_code == 1 and "label 'bad' is neither a class number" in without.stderr
+    assert "note: before the cut the model is right on" in without.stderr
+    assert "no more than by always naming one class" in without.stderr
 
 
 def test_values_past_the_range_of_float16_are_refused(folder, tmp_path):

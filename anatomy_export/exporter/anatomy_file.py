@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,34 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.anatomy_summary import summarize_anatomy
 from anatomy_export.files import write_atomic
-from anatomy_export.probes import probe_tasks
 
 FORMAT_VERSION = 1
 DESCRIPTION, ARRAYS = "anatomy.json", "anatomy.npz"
 LAYERS, NEURONS = "layer_similarity", "neuron_similarity"
 
 
-def write_anatomy(anatomy: Anatomy, directory: Path, *, model: str, family: str, rule: str, hidden_size: int) -> dict:
+def write_anatomy(
+    anatomy: Anatomy,
+    directory: Path,
+    *,
+    model: str,
+    family: str,
+    rule: str,
+    hidden_size: int,
+    tasks: Sequence[str | None],
+) -> dict:
     """Write both files into `directory`; what `anatomy.json` then says.
 
     `anatomy.npz` holds `layer_similarity` (P, L + 1) and `neuron_similarity.<l>` (P, n_l), float64.
 
     Args:
         model: as it was asked for. family, rule: of the model. hidden_size: d.
+        tasks: the sub-task of each probe, None where it has none.
     """
     buffer = io.BytesIO()
     layers: dict[str, Any] = {f"{NEURONS}.{layer}": one for layer, one in enumerate(anatomy.neuron_similarity)}
     np.savez(buffer, **{LAYERS: anatomy.layer_similarity, **layers})
     arrays = buffer.getvalue()
-    tasks = probe_tasks(anatomy.probes)
     body = {
         "format_version": FORMAT_VERSION,
         "kind": "anatomy",

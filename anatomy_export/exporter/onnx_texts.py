@@ -2,6 +2,7 @@
 
 import glob
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 
 from anatomy_export.data import Examples
+from anatomy_export.data.labels import class_names
 from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
 from anatomy_export.exporter.precision import RANGE_TEXTS, Batch, Precision, PrecisionReport, precision_report
 
@@ -110,13 +112,12 @@ def logits_name(model: onnx.ModelProto) -> str:
     return "logits" if "logits" in outputs else outputs[0]
 
 
-def label_ids(config: Path) -> dict[str, int]:
-    """The label names of a model by a transformers config.json; none where there is no such file."""
+def config_classes(config: Path) -> tuple[str, ...]:
+    """The class names of a model by a transformers config.json; none where there is no such file."""
     try:
-        named = json.loads(config.read_text(encoding="utf-8")).get("label2id") or {}
-        return {str(name): int(value) for name, value in named.items()}
+        return class_names(json.loads(config.read_text(encoding="utf-8")), str(config.parent))
     except FileNotFoundError:
-        return {}
+        return ()
     except (AttributeError, TypeError, ValueError) as error:
         raise AnatomyError(f"{config} is damaged ({first_line(error)}); next step: restore or remove it") from error
 
@@ -128,6 +129,11 @@ class Judge:
     reader: TextReader
     test: Examples
     calibration: tuple[str, ...]
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the test texts that are of the most frequent class."""
+        return max(Counter(self.test.labels).values()) / len(self.test)
 
     def accuracy(self, graph: Path, name: str) -> float:
         """Share of the test texts that the file `graph`, called `name` in errors, classifies right.

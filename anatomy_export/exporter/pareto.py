@@ -18,17 +18,18 @@ from anatomy_export.exporter.frontier import (
     prune_ways,
 )
 from anatomy_export.exporter.latency import LatencyTable
-from anatomy_export.exporter.pipeline import load_source_data
 from anatomy_export.exporter.plan import width_multiple
 from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.source_data import load_source_data
 from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, text_limit
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import resolve_model
+from anatomy_export.probes import Probes, choose_probes
 from anatomy_export.progress import Progress
 
 FORMAT_VERSION = 1
@@ -68,14 +69,14 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
 
 def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     source = resolve_model(request.model, progress)
-    with progress.stage("load model and data"):
+    with progress.stage("load model"):
         checkpoint = load_checkpoint(source.checkpoint)
-        data = load_source_data(source, checkpoint, request.data)
     if source.random_weights:
         raise AnatomyError(
             f"model {request.model} is not trained, anatomy pareto needs one that is; "
             "next step: pass a fine-tuned --model"
         )
+    data = load_source_data(source, checkpoint, request.data, progress)
     if data is None or not len(data.validation):
         raise AnatomyError("anatomy pareto needs labelled text with a validation split; next step: pass --data")
     max_length = text_limit(checkpoint, request.data.max_length)
@@ -94,7 +95,8 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         if "widths" in one:
             one["speedup"] = table.speedup(one["widths"], widths)
     body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(table)}
-    job = _Job(request, checkpoint, data.train, max_length, settings["calibration_examples"], progress)
+    probes = choose_probes(None, data.label_names, data)
+    job = _Job(request, checkpoint, data.train, probes, max_length, settings["calibration_examples"], progress)
     todo = [way for way in request.ways() if way.name not in results]
     dense = job.dense(data.validation)
     for name, found in job.evaluate(todo, data.validation, dense, table, "try ways on validation"):
@@ -118,6 +120,7 @@ class _Job:
     request: ParetoRequest
     checkpoint: Checkpoint
     train: Examples
+    probes: Probes
     max_length: int
     examples: int
     progress: Progress
@@ -132,6 +135,8 @@ class _Job:
         """What each way gives on `texts`, by its name."""
         if not ways:
             return
+        if self.probes.note and any(way.criterion.startswith("anatomy") for way in ways):
+            self.progress.note(self.probes.note)
         widths = [block.width for block in model_blocks(self.checkpoint.model)]
         with self.progress.bar(title, len(ways)) as tick:
             for one in prune_ways(
@@ -142,6 +147,7 @@ class _Job:
                 examples=self.examples,
                 align=width_multiple("auto"),
                 max_length=self.max_length,
+                probes=self.probes.texts,
             ):
                 yield one.way.name, self._entry(one, texts, dense, table, widths)
                 tick()

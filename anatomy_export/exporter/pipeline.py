@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.data import Dataset, load_dataset, load_texts
+from anatomy_export.data import Dataset
 from anatomy_export.exporter.bundle import BundleFacts, write_manifest
 from anatomy_export.exporter.card import source_card
 from anatomy_export.exporter.checks import (
@@ -28,9 +28,10 @@ from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.planning import Planning, choose_neurons, resolve_options
 from anatomy_export.exporter.prune import check_plan_fits, mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import read_repair
-from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
+from anatomy_export.exporter.request import ExportRequest, ExportResult, ScoreOptions
 from anatomy_export.exporter.score import model_fingerprint, model_identity
 from anatomy_export.exporter.ship_gate import check_shipped
+from anatomy_export.exporter.source_data import load_source_data, model_classes
 from anatomy_export.exporter.tolerance import TOLERANCE
 from anatomy_export.exporter.verify import VerifyReport, single_batches, verification_batches
 from anatomy_export.files import MANIFEST, staged_directory
@@ -44,8 +45,8 @@ from anatomy_export.models.checkpoint import (
     weights_identity,
 )
 from anatomy_export.models.text_lengths import data_lengths
-from anatomy_export.models.zoo import ModelSource, resolve_model
-from anatomy_export.probes import BUILT_IN_PROBES, load_probes
+from anatomy_export.models.zoo import resolve_model
+from anatomy_export.probes import BUILT_IN_PROBES, choose_probes, load_probes
 from anatomy_export.progress import Progress
 
 # None of the user's texts: these ship. The last is repeated until it is cut off, where that is not too much to run.
@@ -63,20 +64,21 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
     """
     require_exporter(request.exporter)
     given = _given_plan(request.plan) if request.plan else None
-    probes = load_probes(request.score.get("probes"))
+    given_probes = load_probes(request.score.get("probes"))
     name = Path(request.model).resolve().name if Path(request.model).is_dir() else request.model.replace("/", "--")
     target = request.output or Path("exports") / f"{name}-{request.mode}"
     with staged_directory(target, request.force, marks=(MANIFEST,)) as staging:
         source = resolve_model(request.model, progress)
-        with progress.stage("load model and data"):
+        with progress.stage("load model"):
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
             max_length = text_limit(checkpoint, request.data.max_length)
-            data = load_source_data(source, checkpoint, request.data)
+        data = load_source_data(source, checkpoint, request.data, progress)
         flops_tokens = _flops_tokens(checkpoint, data, max_length, progress)
         options = ScoreOptions()
         if given is None and request.mode != "dense":
             untrained = source.random_weights or checkpoint.random_head
             options = resolve_options(request.score, data, random_weights=untrained, progress=progress)
+        probes = choose_probes(given_probes, model_classes(checkpoint, source.name), data)
         planning = Planning(checkpoint, data, probes, options, max_length, model_identity(checkpoint.model), progress)
         chosen = given or choose_neurons(planning, request.mode, request.data.calibration_examples)
         plan = chosen.plan
@@ -85,7 +87,7 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
             progress.note(UNRECORDED)
         if plan.removed == 0 and request.mode != "dense":
             progress.note("note: the plan keeps every neuron, so the export equals the dense model")
-        texts = _verification_texts(data, probes, request.data.calibration_examples)
+        texts = _verification_texts(data, probes.texts, request.data.calibration_examples)
         batches = (
             *verification_batches(checkpoint.tokenizer, texts, max_length),
             *single_batches(checkpoint.tokenizer, reference_texts(checkpoint.tokenizer, max_length), max_length),
@@ -164,29 +166,6 @@ def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path, de
         stages=(),
         precision=precision,
     )
-
-
-def load_source_data(source: ModelSource, checkpoint: Checkpoint, options: DataOptions) -> Dataset | None:
-    """The data that was asked for, else the model's own; None where there is neither.
-
-    Raises:
-        AnatomyError: it cannot be read, or a label is no class of the model.
-    """
-    name = options.data or source.default_data
-    if name is None:
-        return None
-    if options.unlabelled:
-        return load_texts(name, text_column=options.text_column)
-    config = checkpoint.model.config
-    data = load_dataset(
-        name,
-        text_column=options.text_column,
-        label_column=options.label_column,
-        split_column=options.split_column,
-        label_ids=dict(config.label2id or {}),
-    )
-    data.check_labels(config.num_labels)
-    return data
 
 
 def _given_plan(path: Path) -> Chosen:

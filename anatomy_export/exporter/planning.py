@@ -16,7 +16,10 @@ from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
 from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.probes import Probes
 from anatomy_export.progress import Progress
+
+FEWEST_SEARCHED = 100
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Planning:
 
     checkpoint: Checkpoint
     data: Dataset | None
-    probes: tuple[str, ...]
+    probes: Probes
     options: ScoreOptions
     max_length: int
     identity: ModelIdentity
@@ -39,28 +42,23 @@ class Planning:
 def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, progress: Progress) -> ScoreOptions:
     """The options that were given and the defaults that this model and data allow; says where they allow less.
 
+    A search that was not asked for needs `FEWEST_SEARCHED` validation texts.
+
     Raises:
         AnatomyError: a budget of accuracy, but accuracy cannot be measured.
     """
-    reason = None
-    if random_weights:
-        reason = "this model is not trained"
-    elif data is None:
-        reason = "there is no --data"
-    elif not data.train.labels:
-        reason = "--data has no labels"
-    elif not len(data.validation):
-        reason = "--data leaves no row for validation"
+    reason = _unmeasurable(data, random_weights)
     if reason and given.get("max_accuracy_drop") is not None:
         raise AnatomyError(
             f"--max-accuracy-drop needs accuracy on validation text, but {reason}; next step: use --keep-ratio"
         )
-    options = score_options(given, calibrated=data is not None, measured=reason is None, align=width_multiple("auto"))
-    if reason and not any(name in given for name in (*BUDGETS, *PAPERS_OWN)):
+    why_half = f"accuracy cannot be measured ({reason})" if reason else None
+    if not reason and given.get("max_accuracy_drop") is None and data and len(data.validation) < FEWEST_SEARCHED:
+        why_half = f"a search takes {FEWEST_SEARCHED} validation texts, --data leaves {len(data.validation)}"
+    options = score_options(given, calibrated=data is not None, measured=not why_half, align=width_multiple("auto"))
+    if why_half and not any(name in given for name in (*BUDGETS, *PAPERS_OWN)):
         how = "" if data is not None else ", ranked by anatomy alone and not repaired"
-        progress.note(
-            f"note: accuracy cannot be measured ({reason}), so half of the neurons stay (--keep-ratio 0.5){how}"
-        )
+        progress.note(f"note: {why_half}, so half of the neurons stay (--keep-ratio 0.5){how}")
     for name in OF_ANATOMY if not options.criterion.startswith("anatomy") else ():
         if name in given:
             raise AnatomyError(
@@ -74,6 +72,17 @@ def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, 
             f"budget is {budget:g}: too few to see such a drop; next step: pass more rows, or use --keep-ratio"
         )
     return options
+
+
+def _unmeasurable(data: Dataset | None, random_weights: bool) -> str | None:
+    """Why accuracy on validation text cannot be measured; None where it can."""
+    if random_weights:
+        return "this model is not trained"
+    if data is None:
+        return "there is no --data"
+    if not data.labels:
+        return "--data has no labels"
+    return None if len(data.validation) else "--data leaves no row for validation"
 
 
 def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chosen:
@@ -105,10 +114,21 @@ def _choose(planning: Planning, mode: str, examples: int | None) -> Chosen:
             f"--allocate {options.allocate}: the paper's thresholds already say how many neurons each layer keeps; "
             "next step: leave it out, or give a budget, as --keep-ratio"
         )
+    if not options.criterion.startswith("anatomy"):
+        return _choose(planning, examples)
+    if planning.probes.note:
+        progress.note(planning.probes.note)
+    chosen = _choose(planning, examples)
+    parameters = {**chosen.plan.parameters, "probes": planning.probes.origin}
+    return replace(chosen, plan=replace(chosen.plan, parameters=parameters))
+
+
+def _choose(planning: Planning, examples: int | None) -> Chosen:
+    options, progress = planning.options, planning.progress
     with progress.stage("score the anatomy"):
         anatomy = score_anatomy(
             planning.checkpoint,
-            planning.probes,
+            planning.probes.texts,
             strong_threshold=options.strong_threshold,
             max_length=planning.max_length,
             identity=planning.identity,

@@ -84,7 +84,8 @@ class DataOptions:
     """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
 
     `calibration_examples` None: 1,024, of at most 65,536 tokens in all, where neurons are measured or repaired on them,
-    else 32 to verify on. `unlabelled` text is calibrated on, and nothing else.
+    else 32 to verify on. `unlabelled` text is calibrated on, and nothing else. `allow_bad_labels` goes on with labels
+    that the dense model's classes do not fit.
     """
 
     data: str | None = None
@@ -95,6 +96,7 @@ class DataOptions:
     eval_examples: int | None = None
     calibration_examples: int | None = None
     unlabelled: bool = False
+    allow_bad_labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.anatomy_file import DESCRIPTION, write_anatomy
 from anatomy_export.exporter.resumable import STUDY
 from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.exporter.source_data import model_classes
 from anatomy_export.files import require_free, staged_directory
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.zoo import resolve_model
-from anatomy_export.probes import load_probes
+from anatomy_export.probes import choose_probes, load_probes, probe_tasks
 from anatomy_export.progress import Progress
 
 
@@ -35,7 +36,7 @@ def run_score(request: ScoreRequest, progress: Progress) -> dict:
     Raises:
         AnatomyError: bad input, or an output that may not be replaced.
     """
-    probes = load_probes(request.probes)
+    given_probes = load_probes(request.probes)
     if (request.output / STUDY).is_file():
         raise AnatomyError(f"output {request.output} holds a study; next step: choose another --output")
     require_free(request.output, request.force, (DESCRIPTION,))
@@ -44,9 +45,12 @@ def run_score(request: ScoreRequest, progress: Progress) -> dict:
         with progress.stage("load model"):
             checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
             max_length = text_limit(checkpoint, request.max_length)
+        probes = choose_probes(given_probes, model_classes(checkpoint, source.name), None)
+        if probes.note:
+            progress.note(probes.note)
         with progress.stage("score the anatomy"):
             anatomy = score_anatomy(
-                checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length
+                checkpoint, probes.texts, strong_threshold=request.strong_threshold, max_length=max_length
             )
         return save_anatomy(anatomy, checkpoint, staging, request.model)
 
@@ -62,4 +66,5 @@ def save_anatomy(anatomy: Anatomy, checkpoint: Checkpoint, directory: Path, mode
         family=family.model_type,
         rule=family.rule,
         hidden_size=config.hidden_size,
+        tasks=probe_tasks(anatomy.probes, model_classes(checkpoint, model)),
     )

@@ -5,19 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anatomy_export.data import load_dataset
+from anatomy_export.data import Dataset, load_dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.identity import UNRECORDED
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
 from anatomy_export.exporter.onnx_surgery import SliceResult, refuse_own_files, slice_onnx
-from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, label_ids
+from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, config_classes
 from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.precision import FP32, Precision
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.files import staged_file
-from anatomy_export.probes import load_probes
+from anatomy_export.probes import choose_probes, load_probes
 from anatomy_export.progress import Progress
 
 
@@ -59,19 +59,20 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
     if request.save_plan is not None:
         _check_save_plan(request, model, request.save_plan)
     reader = _reader(request, model)
-    plan = _own_plan(request, model, reader, progress) if given is None else given
+    data = _data(request, model, progress)
+    plan = _own_plan(request, model, reader, data, progress) if given is None else given
     if given is not None and given.recorded_logits is None:
         progress.note(UNRECORDED)
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    judge = None if reader is None else _judge(request, model, reader)
+    judge = None if reader is None or data is None else _judge(request, data, reader)
     if judge is None and request.precision.converts and request.output is not None:
         progress.note(
             f"note: what {request.precision.name} costs in accuracy is not measured; "
             "next step: pass labelled text as --data"
         )
     with _plan_beside(request, plan):
-        return slice_onnx(
+        result = slice_onnx(
             model,
             plan,
             repair,
@@ -80,6 +81,18 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             judge=judge,
             force=request.force,
             progress=progress,
+        )
+    if judge is not None:
+        _say_bad_labels(judge, result.accuracy[0], progress)
+    return result
+
+
+def _say_bad_labels(judge: Judge, accuracy: float | None, progress: Progress) -> None:
+    """Note an accuracy before the cut that whoever always names one class has too."""
+    if accuracy is not None and accuracy <= judge.majority_share and accuracy < 1:
+        progress.note(
+            f"note: before the cut the model is right on {accuracy:.1%} of the test texts, no more than by always "
+            f"naming one class ({judge.majority_share:.1%}); next step: check --label-column and the class names"
         )
 
 
@@ -109,7 +122,7 @@ def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:
     return TextReader(request.tokenizer or model.folder / "tokenizer.json", request.data.max_length or MAX_LENGTH)
 
 
-def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge | None:
+def _data(request: SliceRequest, model: OnnxModel, progress: Progress) -> Dataset | None:
     options = request.data
     if options.data is None:
         return None
@@ -118,8 +131,15 @@ def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge
         text_column=options.text_column,
         label_column=options.label_column,
         split_column=options.split_column,
-        label_ids=label_ids(model.folder / "config.json"),
+        class_names=config_classes(model.folder / "config.json"),
     )
+    for note in data.notes:
+        progress.note(f"note: {note}")
+    return data
+
+
+def _judge(request: SliceRequest, data: Dataset, reader: TextReader) -> Judge:
+    options = request.data
     if request.precision.calibrated and not len(data.train):
         raise AnatomyError(
             f"data {options.data}: no train texts, which static int8 takes its ranges from; "
@@ -128,17 +148,22 @@ def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge
     return Judge(reader, data.test.head(options.eval_examples), data.train.texts[:CALIBRATION_TEXTS])
 
 
-def _own_plan(request: SliceRequest, model: OnnxModel, reader: TextReader | None, progress: Progress) -> PrunePlan:
+def _own_plan(
+    request: SliceRequest, model: OnnxModel, reader: TextReader | None, data: Dataset | None, progress: Progress
+) -> PrunePlan:
     skipped = model.skipped_after()
     if skipped:
         progress.note(f"note: {len(model.ffns)} FFNs found{skipped}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
+    probes = choose_probes(load_probes(request.probes), config_classes(model.folder / "config.json"), data)
+    if request.criterion == "anatomy" and probes.note:
+        progress.note(probes.note)
     with progress.stage(f"rank neurons by {request.criterion}"):
         if reader is not None and request.criterion == "anatomy":
             return probes_plan(
                 model,
                 reader,
-                load_probes(request.probes),
+                probes.texts,
                 keep_ratio=ratio,
                 align=request.align,
                 strong_threshold=request.strong_threshold,

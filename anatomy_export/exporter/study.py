@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from anatomy_export import __version__
-from anatomy_export.data import Examples
+from anatomy_export.data import Dataset, Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
-from anatomy_export.exporter.pipeline import load_source_data
 from anatomy_export.exporter.plan import PrunePlan, identity_plan
 from anatomy_export.exporter.predictions import (
     EncodedTexts,
@@ -28,12 +27,13 @@ from anatomy_export.exporter.resumable import STUDY, ResultFile
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.score_job import save_anatomy
 from anatomy_export.exporter.setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
+from anatomy_export.exporter.source_data import load_source_data
 from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
-from anatomy_export.probes import load_probes
+from anatomy_export.probes import choose_probes, load_probes
 from anatomy_export.progress import Progress
 
 PROBE_REDUCTION = "mean"
@@ -85,16 +85,21 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
 
 
 def _run_study(request: StudyRequest, progress: Progress) -> dict:
-    probes = load_probes(request.probes)
+    given_probes = load_probes(request.probes)
     source = resolve_model(request.model, progress)
-    with progress.stage("load model and data"):
+    with progress.stage("load model"):
         checkpoint = load_checkpoint(source.checkpoint)
-        data, texts = _test_texts(request, source, checkpoint)
         max_length = text_limit(checkpoint, request.data.max_length)
+    data = _labelled_data(request, source, checkpoint, progress)
+    texts = data.test.head(request.data.eval_examples)
     data_lengths(checkpoint.tokenizer, (texts,), max_length, progress)
+    probes = choose_probes(given_probes, data.label_names, data)
+    if probes.note:
+        progress.note(probes.note)
     with progress.stage("score the anatomy"):
-        anatomy = score_anatomy(checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length)
-    settings = _settings(request, checkpoint, anatomy, data, max_length, len(texts))
+        strong = request.strong_threshold
+        anatomy = score_anatomy(checkpoint, probes.texts, strong_threshold=strong, max_length=max_length)
+    settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
     earlier = file.earlier(settings, _check_entry) or {}
     open_directory(request.output, empty=not earlier)
@@ -110,9 +115,8 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
     return body
 
 
-def _test_texts(request: StudyRequest, source: ModelSource, checkpoint: Checkpoint) -> tuple[str, Examples]:
-    """Fingerprint of the data, and the texts that accuracy is measured on."""
-    data = load_source_data(source, checkpoint, request.data)
+def _labelled_data(request: StudyRequest, source: ModelSource, checkpoint: Checkpoint, progress: Progress) -> Dataset:
+    data = load_source_data(source, checkpoint, request.data, progress)
     if source.random_weights:
         raise AnatomyError(
             f"model {request.model} is not trained, anatomy study needs one that is; "
@@ -120,7 +124,7 @@ def _test_texts(request: StudyRequest, source: ModelSource, checkpoint: Checkpoi
         )
     if data is None:
         raise AnatomyError("anatomy study needs labelled text; next step: pass --data")
-    return data.fingerprint, data.test.head(request.data.eval_examples)
+    return data
 
 
 def _settings(

@@ -7,6 +7,7 @@ from pathlib import Path
 import transformers
 
 from anatomy_export.data import Dataset, load_dataset
+from anatomy_export.data.labels import class_names
 from anatomy_export.errors import AnatomyError
 from anatomy_export.files import staged_directory
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, text_limit
@@ -47,6 +48,8 @@ def run_finetune(
             checkpoint, dataset = _load(source, data, columns, recipe.seed)
             recipe = replace(recipe, max_length=text_limit(checkpoint, max_length))
             _name_labels(checkpoint.model.config, dataset.label_names)
+        for note in dataset.notes:
+            progress.note(f"note: {note}")
         data_lengths(checkpoint.tokenizer, dataset.splits, recipe.max_length, progress)
         with progress.stage("fine-tune"):
             finetune_(checkpoint, dataset, recipe, show_progress=progress.console.is_terminal)
@@ -69,19 +72,15 @@ def _load(source: ModelSource, data: str, columns: dict, seed: int) -> tuple[Che
     """The checkpoint, its head as wide as the data where it has none of its own, and the data."""
     checkpoint = load_checkpoint(source.checkpoint, allow_random_head=True, seed=seed)
     config = checkpoint.model.config
-    label_ids = {str(name): int(index) for name, index in (config.label2id or {}).items()}
-    dataset = load_dataset(data, **columns, label_ids=label_ids, name_labels=checkpoint.random_head)
+    names = class_names(config.to_dict(), source.name)
+    dataset = load_dataset(data, **columns, class_names=names, name_labels=checkpoint.random_head)
     if not len(dataset.train):
         raise AnatomyError(f"data {data}: no row is left for the train split; next step: pass more rows")
-    classes = max(2, max(_labels(dataset)) + 1)
+    classes = max(2, max(dataset.labels) + 1)
     if checkpoint.random_head and classes != config.num_labels:
         checkpoint = load_checkpoint(source.checkpoint, allow_random_head=True, num_labels=classes, seed=seed)
     dataset.check_labels(checkpoint.model.config.num_labels)
     return checkpoint, dataset
-
-
-def _labels(dataset: Dataset) -> tuple[int, ...]:
-    return dataset.train.labels + dataset.validation.labels + dataset.test.labels
 
 
 def _name_labels(config: transformers.PretrainedConfig, names: tuple[str, ...]) -> None:
