@@ -20,6 +20,7 @@ MUST_MATCH = (
     ("settings", "model"),
     ("settings", "provider"),
     ("settings", "precision"),
+    ("settings", "target_cpu"),
     ("inputs_sha256",),
 )
 

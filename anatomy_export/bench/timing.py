@@ -18,6 +18,7 @@ from anatomy_export.bench.stats import Ratio, closure_of, paired_ratio, summariz
 from anatomy_export.bench.variants import Variant, given_variants, made_variants
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import width_multiple
+from anatomy_export.exporter.target_cpu import PORTABLE
 from anatomy_export.progress import Progress
 
 ROOFLINES = ("torch", "ort", "openvino")
@@ -31,6 +32,7 @@ class BenchRequest:
 
     `baselines` are engines that are timed on dense variants only. `repeats` are rounds for each input shape and launch
     of the worker processes. `precisions` are those of the ONNX Runtime variants; the other engines time fp32 alone.
+    `target_cpu` is what int8 weights are made for.
     """
 
     model: str = "bert"
@@ -51,6 +53,7 @@ class BenchRequest:
     cuda_graph: tuple[bool, ...] = (False,)
     timeout_s: float = 600.0
     precisions: tuple[str, ...] = ("fp32",)
+    target_cpu: str = PORTABLE
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
     settings = {**settings_of(request), "model": None if request.bundles else request.model}
     settings["bundles"] = [Path(bundle).name for bundle in request.bundles]
     settings["precision"] = ", ".join(precisions)
+    settings["target_cpu"] = request.target_cpu if "int8" in precisions and not request.bundles else None
     body = common_body("bench", settings, environment, inputs, measured)
     body["results"] = [
         entry
@@ -140,6 +144,7 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
         dense_fuses={fused_for(engine, request.provider) for engine in request.baselines},
         progress=progress,
         precisions=request.precisions,
+        target_cpu=request.target_cpu,
     )
 
 

@@ -124,9 +124,14 @@ def _precision_sentence(facts: "BundleFacts") -> str:
     if facts.conversion is None:
         return "Weights are float32."
     how = ", ".join(f"{name} {value}" for name, value in facts.conversion.items() if not isinstance(value, list))
+    weights = {
+        None: "",
+        True: " Its weights have 7 bits, which every CPU computes right.",
+        False: " Its weights have 8 bits, whose sums saturate on x86 without VNNI: run it on CPUs with VNNI, or ARM.",
+    }[facts.conversion.get("reduce_range")]
     return (
         f"Then converted to {facts.precision}{f' ({how})' if how else ''}, which is judged by accuracy, not by "
-        "equality: the dense column is float32, the pruned one is the file that is here."
+        f"equality: the dense column is float32, the pruned one is the file that is here.{weights}"
     )
 
 

@@ -29,6 +29,7 @@ from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions, ExportRequest, ExportResult, ScoreOptions
 from anatomy_export.exporter.score import model_fingerprint
+from anatomy_export.exporter.target_cpu import target_cpu_note
 from anatomy_export.exporter.verify import TOLERANCE, VerifyReport, verification_batches
 from anatomy_export.files import MANIFEST, staged_directory
 from anatomy_export.models import model_blocks
@@ -106,6 +107,8 @@ def _export_verify_bundle(job: Job, target: Path) -> ExportResult:
     if request.precision.converts:
         onnx, judged = ship_precision(job, onnx)
         report = replace(report, precision=judged)
+        if note := target_cpu_note(judged.conversion):
+            progress.note(note)
     if request.ort_format:
         write_ort_format(job, onnx)
     result = _result(job, pruned, report, target, dense_size)
