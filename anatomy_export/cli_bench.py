@@ -10,8 +10,6 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from anatomy_export.bench.environment import usable_cores
@@ -24,6 +22,7 @@ from anatomy_export.cli_common import (
     alignment,
     one_or_more_of,
     positive_integers,
+    print_table,
     quiet_libraries,
     removed_shares,
     shares,
@@ -320,8 +319,8 @@ def _print_table(title: str | None, headings: Sequence[str], rows: Sequence[Sequ
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index > 0)
     for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        table.add_row(*row)
+    print_table(table)
 
 
 @click.command("doctor", cls=AnatomyCommand)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from anatomy_export.cli_common import (
@@ -17,6 +16,7 @@ from anatomy_export.cli_common import (
     finite,
     integers,
     one_or_more_of,
+    print_table,
     quiet_libraries,
     refuse_alone,
     removed_shares,
@@ -99,7 +99,7 @@ def pareto(**options) -> None:
     if as_json:
         click.echo(json.dumps(body))
     else:
-        Console().print(_pareto_table(body))
+        print_table(_pareto_table(body))
         click.echo(f"wrote {request.output}")
 
 
@@ -156,7 +156,7 @@ def score(**options) -> None:
     if as_json:
         click.echo(json.dumps({**body, "output": str(request.output)}))
         return
-    Console().print(_score_table(body))
+    print_table(_score_table(body))
     for line in score_sentences(body):
         click.echo(line)
     click.echo(f"wrote {request.output}")
@@ -250,7 +250,7 @@ def study(**options) -> None:
     if as_json:
         click.echo(json.dumps(body))
         return
-    Console().print(_study_table(body))
+    print_table(_study_table(body))
     click.echo(_dense_sentence(body))
     click.echo(f"wrote {request.output}")
 

@@ -1,9 +1,10 @@
-"""What written files call the model and the data: nothing of where they lie on this machine."""
+"""Names in files that are written: without the place where a model or data lies, and as text that stays text."""
 
 import os
 import re
 from pathlib import Path, PureWindowsPath
 
+MARKDOWN = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])")
 DIRECTORIES = re.compile(r"(?<![\w:/\\.~])(?:~?/|[A-Za-z]:\\)(?:[^\s'\"<>|:;,()/\\]+[/\\])*(?=[^\s/\\])")
 
 
@@ -33,3 +34,12 @@ def without_directories(text: str) -> str:
     'Load model from model.onnx failed'
     """
     return DIRECTORIES.sub("", text)
+
+
+def markdown_text(text: str) -> str:
+    """Text on one line that Markdown shows as it is, in a paragraph, a heading or a table's cell.
+
+    >>> markdown_text("a|b <i> [x](y)")
+    'a\\\\|b \\\\<i\\\\> \\\\[x\\\\](y)'
+    """
+    return MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))

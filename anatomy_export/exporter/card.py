@@ -1,11 +1,12 @@
 """The model card: the bundle's README.md, with the metadata that the hub reads."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anatomy_export.errors import AnatomyError, first_line
-from anatomy_export.names import is_local
+from anatomy_export.names import is_local, markdown_text
 
 if TYPE_CHECKING:
     from anatomy_export.exporter.bundle import BundleFacts
@@ -14,6 +15,7 @@ TASK = "text-classification"
 HUB_DATASETS = {"imdb": "stanfordnlp/imdb"}
 RESTATED = ("language", "license", "license_name", "license_link", "base_model")
 DIGITS = 6
+NOT_OF_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 def card_metadata(facts: "BundleFacts") -> dict[str, Any]:
@@ -47,9 +49,16 @@ def card_metadata(facts: "BundleFacts") -> dict[str, Any]:
 
 
 def front_matter(metadata: dict[str, Any]) -> str:
-    """Metadata as a YAML block; strings, lists and dictionaries as JSON writes them, which YAML contains."""
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in metadata.items()]
+    """Metadata as a YAML block; strings, lists and dictionaries as JSON writes them, which YAML contains.
+
+    What YAML takes for a line break or refuses is escaped: JSON writes it as it is.
+    """
+    lines = [f"{name}: {_yaml_value(value)}" for name, value in metadata.items()]
     return "\n".join(["---", *lines, "---"]) + "\n"
+
+
+def _yaml_value(value: Any) -> str:
+    return NOT_OF_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def source_card(checkpoint: str) -> dict[str, Any]:
@@ -88,15 +97,16 @@ def _listed(value: str | list[str]) -> list[str]:
 def model_card(facts: "BundleFacts") -> str:
     """The bundle's README.md: metadata block, what was done, widths, accuracy, size, provenance, how to run it."""
     result, accuracy = facts.result, facts.result["accuracy"]
+    labels = ", ".join(map(markdown_text, facts.labels))
     rows = "\n".join(
         f"| {layer} | {width} | {kept} |"
         for layer, (width, kept) in enumerate(zip(facts.widths, facts.kept_widths, strict=True))
     )
     return f"""{front_matter(card_metadata(facts))}
-# {facts.name}, {facts.mode}
+# {markdown_text(facts.name)}, {facts.mode}
 
-A text classifier with {len(facts.labels)} classes ({", ".join(facts.labels)}), pruned without training and verified
-against torch (tolerance {facts.tolerance:g} absolute). Criterion: {facts.criterion}. Sequences up to
+A text classifier with {len(facts.labels)} classes ({labels}), pruned without training and verified
+against torch (tolerance {facts.tolerance:g} absolute). Criterion: {markdown_text(facts.criterion)}. Sequences up to
 {facts.max_length} tokens. {_precision_sentence(facts)}
 
 | | dense | pruned |
