@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from anatomy_export import __version__
@@ -22,6 +21,7 @@ from anatomy_export.cli_common import (
     data_options,
     finite,
     integers,
+    print_table,
     quiet_libraries,
     refuse_alone,
     refuse_together,
@@ -169,7 +169,7 @@ def export(**options) -> None:
     if as_json:
         click.echo(json.dumps(result.as_dict()))
     else:
-        Console().print(_result_table(result))
+        print_table(_result_table(result))
         click.echo(f"wrote {result.output}")
 
 
@@ -269,7 +269,7 @@ def plan_show(file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(found.to_json(), nl=False)
         return
-    Console().print(_plan_table(found))
+    print_table(_plan_table(found))
     parameters = ", ".join(f"{name} {value}" for name, value in found.parameters.items() if name != "repair")
     click.echo(f"model {found.fingerprint}\n{parameters}".rstrip())
 

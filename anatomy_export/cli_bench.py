@@ -10,8 +10,6 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from anatomy_export.bench.stats import MAX_LAUNCHES
@@ -23,10 +21,12 @@ from anatomy_export.cli_common import (
     alignment,
     one_or_more_of,
     positive_integers,
+    print_table,
     quiet_libraries,
     removed_shares,
     shares,
 )
+from anatomy_export.cli_precision import TARGET_CPUS
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.progress import Progress
 
@@ -109,6 +109,13 @@ def _common(command):
     show_default=True,
     callback=one_or_more_of(*PRECISIONS),
     help=f"Comma-separated: {', '.join(PRECISIONS)}, of the ort variants; the other engines time fp32.",
+)
+@click.option(
+    "--target-cpu",
+    type=click.Choice(TARGET_CPUS),
+    default="portable",
+    show_default=True,
+    help="Of int8 weights: right on every CPU, or on CPUs like this one.",
 )
 @click.option("--repeats", type=click.IntRange(min=1), default=20, show_default=True, help="Rounds for each shape.")
 @click.option(
@@ -242,7 +249,7 @@ def _refuse_lost_options(context) -> None:
 def _refuse_contradictions(context, options: dict) -> None:
     given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     for chosen, rest in (
-        ("bundles", ("model", "modes", "keep_ratios", "align", "plan", "precisions")),
+        ("bundles", ("model", "modes", "keep_ratios", "align", "plan", "precisions", "target_cpu")),
         ("plan", ("keep_ratios", "align")),
     ):
         lost = [_spelled(context, name) for name in rest if name in given]
@@ -250,6 +257,8 @@ def _refuse_contradictions(context, options: dict) -> None:
             raise click.UsageError(
                 f"{_spelled(context, chosen)} already says what {', '.join(lost)} would; leave out one."
             )
+    if "target_cpu" in given and "int8" not in options["precisions"]:
+        raise click.UsageError("--target-cpu means something beside --precision int8 only.")
     for axis in ("io_binding", "cuda_graph"):
         if "on" in options[axis] and options["provider"] == "cpu":
             raise click.UsageError(f"{_spelled(context, axis)} needs --provider cuda or tensorrt.")
@@ -310,8 +319,8 @@ def _print_table(title: str | None, headings: Sequence[str], rows: Sequence[Sequ
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index < 2 else "right", no_wrap=index > 0)
     for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        table.add_row(*row)
+    print_table(table)
 
 
 @click.command("doctor", cls=AnatomyCommand)

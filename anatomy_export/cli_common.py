@@ -273,6 +273,13 @@ def one_or_more_of(*choices: str):
     return parse
 
 
+def print_table(table) -> None:
+    """Print a rich table whose cells and title are text, never markup: names come from files that others wrote."""
+    from rich.console import Console
+
+    Console(markup=False, emoji=False).print(table)
+
+
 def quiet_libraries() -> None:
     """Keep transformers' warnings and bars off the terminal, where it is installed."""
     if find_spec("transformers"):

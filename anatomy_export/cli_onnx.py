@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from anatomy_export.cli_common import (
@@ -13,6 +12,7 @@ from anatomy_export.cli_common import (
     AnatomyCommand,
     data_options,
     finite,
+    print_table,
     refuse_alone,
     refuse_together,
     share,
@@ -77,7 +77,7 @@ def slice_onnx(**options) -> None:
     if options["as_json"]:
         click.echo(json.dumps(result.as_dict()))
         return
-    Console().print(_table(result))
+    print_table(_table(result))
     click.echo(f"wrote {result.output}" if result.output else "dry run: nothing was written")
 
 

@@ -6,6 +6,7 @@ from anatomy_export.cli_common import PRECISIONS, decorated, refuse_alone
 
 INT8_METHODS = ("dynamic", "static")
 CALIBRATION_METHODS = ("percentile", "entropy")
+TARGET_CPUS = ("portable", "native")
 _OPTIONS = (
     click.option(
         "--precision",
@@ -19,6 +20,11 @@ _OPTIONS = (
     ),
     click.option(
         "--int8-calibration", type=click.Choice(CALIBRATION_METHODS), help="Of --int8 static. Default: percentile."
+    ),
+    click.option(
+        "--target-cpu",
+        type=click.Choice(TARGET_CPUS),
+        help="Of --precision int8: weights that every CPU computes right (portable, default), or CPUs like this one.",
     ),
     click.option(
         "--max-precision-drop",
@@ -42,13 +48,15 @@ def precision_of(options: dict):
         int8=options["int8"],
         calibration=options["int8_calibration"],
         max_drop=options["max_precision_drop"],
+        target_cpu=options["target_cpu"],
     )
 
 
 def refuse_precision_alone(options: dict) -> None:
     """Raise UsageError where one of the `precision_options` means nothing beside the others."""
     if options["precision"] != "int8":
-        refuse_alone("int8", "--precision int8")
+        for name in ("int8", "target_cpu"):
+            refuse_alone(name, "--precision int8")
     if options["int8"] != "static":
         refuse_alone("int8_calibration", "--int8 static")
     if options["precision"] == "fp32":

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from anatomy_export.cli_common import (
@@ -19,6 +18,7 @@ from anatomy_export.cli_common import (
     finite,
     integers,
     one_or_more_of,
+    print_table,
     quiet_libraries,
     refuse_alone,
     removed_shares,
@@ -100,7 +100,7 @@ def pareto(**options) -> None:
     if as_json:
         click.echo(json.dumps(body))
     else:
-        Console().print(_pareto_table(body))
+        print_table(_pareto_table(body))
         click.echo(f"wrote {request.output}")
 
 
@@ -157,7 +157,7 @@ def score(**options) -> None:
     if as_json:
         click.echo(json.dumps({**body, "output": str(request.output)}))
         return
-    Console().print(_score_table(body))
+    print_table(_score_table(body))
     for line in score_sentences(body):
         click.echo(line)
     click.echo(f"wrote {request.output}")
@@ -252,7 +252,7 @@ def study(**options) -> None:
     if as_json:
         click.echo(json.dumps(body))
         return
-    Console().print(_study_table(body))
+    print_table(_study_table(body))
     click.echo(_dense_sentence(body))
     click.echo(f"wrote {request.output}")
 

@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from anatomy_export.cli_common import AnatomyCommand
+from anatomy_export.cli_common import AnatomyCommand, print_table
 from anatomy_export.progress import Progress
 
 
@@ -26,18 +24,18 @@ def verify(directory: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     elif len(report.checks) > 1:
-        Console().print(_table(report))
+        print_table(_table(report))
         click.echo(f"ONNX Runtime {report.onnxruntime}, {report.cpu}")
     report.raise_for_failures()
 
 
 def _table(report) -> Table:
-    table = Table(title=f"{escape(report.bundle)}: {report.mode}, {report.precision}")
+    table = Table(title=f"{report.bundle}: {report.mode}, {report.precision}")
     for heading in ("check", "", "found"):
         table.add_column(heading)
     for check in report.checks:
         state = {True: "ok", False: "FAILED", None: "–"}[check.passed]
-        table.add_row(check.name, state, escape(check.detail))
+        table.add_row(check.name, state, check.detail)
     if report.median_s is not None:
         taken = f"{1e3 * report.median_s:.2f} ms, median, batch 1, {report.tokens} tokens"
         table.add_row("time", "–", taken)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from anatomy_export.core.platform import forget_peak, peak_rss_bytes
 
@@ -36,13 +37,13 @@ class Progress:
     def stage(self, name: str) -> Iterator[None]:
         forget_peak()
         start = time.perf_counter()
-        with self.console.status(f"{name} …"):
+        with self.console.status(Text(f"{name} …")):
             yield
         self._finish(name, time.perf_counter() - start)
 
     def _finish(self, name: str, seconds: float) -> None:
         self.stages.append(Stage(name, seconds, peak_rss_bytes()))
-        self.console.print(f"[green]✓[/green] {name} [dim]{seconds:.1f} s[/dim]")
+        self.console.print(Text.assemble(("✓", "green"), f" {name} ", (f"{seconds:.1f} s", "dim")))
 
     @contextmanager
     def bar(self, name: str, total: int | None) -> Iterator[Callable[[], None]]:
@@ -50,7 +51,8 @@ class Progress:
 
         It draws only when a step is counted, so that nothing runs beside a step that is being timed.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        described = TextColumn("{task.description}", markup=False)
+        columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         forget_peak()
         start = time.perf_counter()
         shown = self.console.is_terminal
@@ -73,4 +75,4 @@ class Progress:
         """Say something once; the same words again are left out."""
         if text not in self.notes:
             self.notes.append(text)
-            self.console.print(text, markup=False)
+            self.console.print(text, markup=False, emoji=False)

@@ -171,6 +171,14 @@ def rewrite_manifest(bundle: Path, change) -> None:
     (bundle / "bundle.json").write_text(json.dumps(body))
 
 
+def files_that_tell(directory: Path, *places: Path) -> list[str]:
+    """The files, of any kind, that hold the path of one of `places`, of the home directory or of Python's."""
+    told = [str(place).encode() for place in (*places, Path.home(), sys.prefix) if len(str(place)) > 1]
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert files
+    return sorted(path.name for path in files if any(place in path.read_bytes() for place in told))
+
+
 def run(*arguments, command=main, judge_labels=False):
     """A command in this process; `judge_labels` as a user has it."""
     taken = list(map(str, arguments)) if judge_labels else with_bad_labels(arguments)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import saved_dense, tiny_checkpoint
+from conftest import files_that_tell, saved_dense, tiny_checkpoint
 
 from anatomy_export.bench import paper
 from anatomy_export.bench.engines import EngineSpec
@@ -71,8 +71,9 @@ def result_of(body: dict, worker: str, batch: int = 1) -> dict:
     return next(one for one in body["results"] if (one["worker"], one["batch"]) == (worker, batch))
 
 
-def test_dense_mask_and_slice_are_timed_with_raw_values(measured):
+def test_dense_mask_and_slice_are_timed_with_raw_values(measured, tiny):
     body, output = measured
+    assert body["settings"]["model"] == "tiny-bert" and files_that_tell(output, tiny.parent) == []
     names = ["dense", "mask 0.75", "mask 0.5", "slice 0.75", "slice 0.5"]
     expected = [f"{engine} {name}" for engine in ("torch", "ort") for name in names]
     assert [one["worker"] for one in body["results"]] == expected * 2
@@ -177,9 +178,11 @@ def test_compare(measured, tmp_path):
     invoke("bench", "compare", tmp_path / "a.json", tmp_path / "b.json")
     other["environment"]["cpu"] = "another CPU"
     other["inputs_sha256"] = "0"
+    other["settings"]["model_fingerprint"] = "0"
     (tmp_path / "b.json").write_text(json.dumps(other))
     done = invoke("bench", "compare", output, tmp_path / "b.json", code=1)
     assert "environment.cpu" in done.stderr and "inputs_sha256" in done.stderr
+    assert "settings.model_fingerprint" in done.stderr
     assert "first ÷ second" in invoke("bench", "compare", output, tmp_path / "b.json", "--allow-different").stdout
     bad = [("{", "no readable bench result"), ('{"format_version": 99}', "format version 99")]
     bad += [(json.dumps({**body, "results": [{"worker": "x"}]}), "a result lacks 'batch'")]
@@ -282,6 +285,7 @@ def test_the_papers_job(tiny, tmp_path, monkeypatch):
     assert {one["same_classes"] for one in bucketed} == {1.0}
     assert all(one["max_abs_difference"] < 1e-5 for one in bucketed)
     assert b"<svg" in (tmp_path / "paper" / "bench.svg").read_bytes()
+    assert body["settings"]["model"] == "tiny-bert" and files_that_tell(tmp_path / "paper", tiny.parent) == []
     assert {one["examples"] for one in body["results"]} == {20}
     assert {len(one["times_s"]) for one in body["results"]} == {3}
     assert (tmp_path / "paper" / "bench.md").read_text().count("| torch | dense | padded |") == 2

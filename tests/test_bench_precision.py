@@ -9,9 +9,11 @@ from conftest import rewrite_manifest, run
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.tables import bench_notes, named_precision
 from anatomy_export.bench.timing import BenchRequest, Contestant, _contestants, reference_of
-from anatomy_export.bench.variants import Variant
+from anatomy_export.bench.variants import Variant, _Maker
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter import pipeline
 from anatomy_export.exporter.precision import chosen_precision, convert_precision
+from anatomy_export.progress import Progress
 
 
 def variant(mode: str, precision: str, source: str = "s") -> Variant:
@@ -70,3 +72,29 @@ def test_an_int8_bundle_is_timed_and_shown(made_bundle, tmp_path):
     assert small["roofline_share"] is None and large["roofline_share"] > 0
     assert [named_precision(one) for one in body["results"]] == ["large", "small int8"]
     assert "× dense of ort small (int8) is against ort large in fp32." in bench_notes(body)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target-cpu", "native"], "--target-cpu means something beside --precision int8 only"),
+        (["--bundle", "b", "--target-cpu", "native"], "--bundle already says what --target-cpu would"),
+    ],
+)
+def test_a_target_cpu_of_nothing_is_wrong_usage(arguments, message):
+    result = run("bench", *arguments)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_int8_variants_are_made_for_the_target_cpu_that_was_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path))
+    monkeypatch.setattr(pipeline, "run_export", lambda request, progress: asked.append(request))
+    for target_cpu in ("portable", "native"):
+        maker = _Maker("bert", "identity", 16, target_cpu, Progress())
+        for precision in ("int8", "fp16"):
+            maker.bundle("dense", None, None, "ort", precision)
+    assert [one.precision.target_cpu for one in asked] == ["portable", None, "native", None]
+    int8 = [one.output for one in asked if one.precision.name == "int8"]
+    fp16 = [one.output for one in asked if one.precision.name == "fp16"]
+    assert len(set(int8)) == 2 and len(set(fp16)) == 1

@@ -15,9 +15,11 @@ from conftest import refused, rewrite_manifest, run
 from anatomy_export.errors import VerifyError
 from anatomy_export.exporter.bundle import manifest_checksum
 from anatomy_export.exporter.bundle_files import external_locations
+from anatomy_export.exporter.bundle_verify import verify_bundle
 from anatomy_export.exporter.pipeline import REFERENCE_TEXTS
 from anatomy_export.exporter.ship_gate import check_shipped
 from anatomy_export.files import sha256_file
+from anatomy_export.progress import Progress
 
 WITHOUT_TORCH = """
 import runpy, sys
@@ -78,6 +80,32 @@ def test_a_bundle_verifies_where_there_is_no_torch(made_bundle):
     shown = run("verify", made_bundle)
     assert shown.exit_code == 0 and "FAILED" not in shown.stdout
     assert "ms, median, batch 1" in shown.stdout
+
+
+X86_WITHOUT_VNNI = {"flags": ["avx2"], "machine": "x86_64"}
+UNKNOWN_X86 = {"flags": [], "machine": "AMD64"}
+VNNI = {"flags": ["avx2", "avx512_vnni"], "machine": "x86_64"}
+
+
+@pytest.mark.parametrize(
+    ("conversion", "cpu", "passed", "detail"),
+    [
+        ({"reduce_range": True}, X86_WITHOUT_VNNI, True, "7 bits, which every CPU computes right"),
+        ({"reduce_range": False}, X86_WITHOUT_VNNI, False, "8 bits, whose sums saturate on this CPU"),
+        ({"reduce_range": False}, VNNI, True, "8 bits, which this CPU computes right"),
+        ({"reduce_range": False}, UNKNOWN_X86, None, "this CPU's flags are unknown"),
+        (None, X86_WITHOUT_VNNI, None, "the manifest does not say of how many bits"),
+    ],
+)
+def test_int8_weights_that_this_cpu_would_saturate_fail(bundle, conversion, cpu, passed, detail):
+    rewrite_manifest(bundle, lambda body: body.update(precision="int8", conversion=conversion))
+    report = verify_bundle(bundle, Progress(), **cpu)
+    [check] = [one for one in report.checks if one.name == "int8 weights"]
+    assert check.passed is passed and detail in check.detail
+    assert report.passed is (passed is not False)
+    if passed is False:
+        with pytest.raises(VerifyError, match="next step: export again with --target-cpu portable"):
+            report.raise_for_failures()
 
 
 def test_reference_texts_ids_and_logits_are_recorded(made_bundle):

@@ -1,16 +1,19 @@
 """The model card: metadata that the hub's own class gives back unchanged."""
 
+import html
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.bundle import BundleFacts
-from anatomy_export.exporter.card import card_metadata, front_matter, source_card
+from anatomy_export.exporter.card import card_metadata, front_matter, model_card, source_card
 from anatomy_export.exporter.flops import FlopModel
 
 
@@ -40,6 +43,35 @@ def facts(**changes) -> BundleFacts:
         reference_logits=np.zeros((1, 2)),
     )
     return replace(plain, **changes)
+
+
+HOSTILE = ("a|b", "<b>", "[/x]", "`code`", "**strong**", "---", "two\nlines", "[x](http://y)", "R&D", "&lt;", "_a_")
+
+
+def shown(markdown: str) -> str:
+    """The text that CommonMark shows, without tags."""
+    page = MarkdownIt("commonmark").enable("table").render(markdown.split("---\n", 2)[2])
+    assert "<b>" not in page and "<em>" not in page and "<strong>" not in page and "<a " not in page
+    return html.unescape(re.sub(r"<[^>]+>", "", page))
+
+
+def test_labels_and_names_of_any_kind_are_text():
+    for name in ("a|b <script>", "x\n# other", "*a*_b_", "---"):
+        card = model_card(facts(name=name, labels=HOSTILE, criterion="[/x] | <i>", provenance={"data": None}))
+        text = shown(card)
+        assert f"{' '.join(name.split())}, slice\n" in text
+        assert f"11 classes ({', '.join(' '.join(label.split()) for label in HOSTILE)})" in " ".join(text.split())
+        assert "Criterion: [/x] | <i>." in text
+        assert text.count("\n0\n4\n2\n") == 1, "the table of layers"
+
+
+def test_plain_labels_are_written_as_they_are():
+    assert "2 classes (LABEL_0, not-good)" in model_card(facts(labels=("LABEL_0", "not-good")))
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\x7f", "\x9b", "\ufeff", "é", "🙂", "\n---\n"])
+def test_a_name_of_any_character_round_trips(character):
+    round_trip(card_metadata(facts(name=f"a{character}b")))
 
 
 def round_trip(metadata: dict) -> None:

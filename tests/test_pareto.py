@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import run, tiny_checkpoint
+from conftest import files_that_tell, run, tiny_checkpoint
 
 from anatomy_export.bench import latency
 from anatomy_export.bench.harness import Measured, Samples
@@ -118,6 +118,7 @@ def test_pareto_command_resumes(bert_directory, data_file, tmp_path, monkeypatch
     other = run(*common, "0.3", "--criteria", "fisher", "--seed", "1")
     assert other.exit_code == 1 and "made with other settings" in other.stderr
     assert b"<svg" in pareto_plot(again)
+    assert again["settings"]["model"] == "tiny-bert" and files_that_tell(output, tmp_path) == []
 
 
 def test_pareto_needs_accuracy(bert_directory, tmp_path):

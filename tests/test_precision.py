@@ -17,11 +17,11 @@ from anatomy_export.exporter.precision import (
     PrecisionReport,
     chosen_precision,
     convert_precision,
-    needs_reduced_range,
     precision_gate,
     unpack_attention_,
 )
 from anatomy_export.exporter.request import ExportRequest
+from anatomy_export.exporter.target_cpu import needs_reduced_range, saturates
 from anatomy_export.progress import Progress
 
 METADATA = {"anatomy.fingerprint": "f" * 64, "anatomy.plan_sha256": "p"}
@@ -120,6 +120,32 @@ def test_weights_get_seven_bits_where_sums_would_overflow(flags, machine, reduce
     assert needs_reduced_range(flags, machine) is reduced
 
 
+def test_flags_that_are_not_known_say_nothing_of_saturation():
+    assert saturates([], "AMD64") is None
+    assert saturates(["avx2"], "x86_64") is True
+    assert saturates([], "arm64") is False
+
+
+def largest_weight(path) -> int:
+    tensors = [onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+    return max(int(np.abs(one.astype(int)).max()) for one in tensors if one.dtype == np.int8 and one.ndim == 2)
+
+
+@pytest.mark.parametrize("way", ["dynamic", "percentile"])
+@pytest.mark.parametrize(
+    ("target_cpu", "bits"), [(None, 7), ("portable", 7), ("native", 8)], ids=["default", "portable", "native"]
+)
+def test_int8_weights_are_right_on_every_cpu_unless_they_are_for_this_one(fp32, way, target_cpu, bits, tmp_path):
+    source, _, calibration = fp32
+    wanted = chosen_precision("int8", int8=WAYS[way].int8, target_cpu=target_cpu)
+    how = convert_precision(source, tmp_path / "m.onnx", wanted, calibration, flags=["avx512f", "avx512_vnni"])
+    assert (how["target_cpu"], how["reduce_range"]) == (target_cpu or "portable", bits == 7)
+    assert how.get("cpu_flags") == ("avx512f avx512_vnni" if target_cpu == "native" else None)
+    assert (largest_weight(tmp_path / "m.onnx") <= 64) is (bits == 7)
+    metadata = {one.key: one.value for one in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert metadata["anatomy.target_cpu"] == f"{target_cpu or 'portable'}, {bits}-bit weights"
+
+
 def test_what_cannot_be_converted_is_one_line(fp32, tmp_path):
     with pytest.raises(AnatomyError, match="static int8 takes its ranges from calibration text"):
         convert_precision(fp32[0], tmp_path / "m.onnx", WAYS["percentile"])
@@ -198,6 +224,9 @@ def test_an_int8_bundle_says_what_it_is_and_verifies(bert_directory, data_file, 
     assert all(one["max_abs_error"] <= 1e-4 for one in report["comparisons"])
     assert "MatMulInteger" in measures["operators"]
     assert (body["precision"], body["conversion"]["method"]) == ("int8", "dynamic")
+    assert (body["conversion"]["target_cpu"], body["conversion"]["reduce_range"]) == ("portable", True)
+    assert "note: int8 weights have 7 bits, which every CPU computes right (--target-cpu portable)" in result.stderr
+    assert "Its weights have 7 bits, which every CPU computes right." in (output / "README.md").read_text()
     assert body["reference_tolerance"] >= 0.05 > body["tolerance"]
     session = onnxruntime.InferenceSession(str(output / "model.onnx"))
     assert (
@@ -234,6 +263,10 @@ WRONG = {
     "calibration of dynamic": (
         ["--precision", "int8", "--int8-calibration", "entropy"],
         "--int8-calibration means something beside --int8 static only",
+    ),
+    "CPU of fp16": (
+        ["--precision", "fp16", "--target-cpu", "native"],
+        "--target-cpu means something beside --precision int8 only",
     ),
     "drop of fp32": (["--max-precision-drop", "1"], "--max-precision-drop means something beside --precision fp16"),
     "speed": (["--precision", "int8", "--target-speedup", "2"], "--target-speedup is timed in fp32"),

@@ -239,6 +239,7 @@ USAGE = {
     "tokenizer alone": (["--tokenizer", "t"], "--tokenizer means something beside --data or --criterion anatomy"),
     "length alone": (["--max-length", "9"], "--max-length means something beside --data or --criterion anatomy"),
     "method of fp16": (["--precision", "fp16", "--int8", "static"], "--int8 means something beside --precision int8"),
+    "CPU of fp32": (["--target-cpu", "native"], "--target-cpu means something beside --precision int8"),
     "limit without data": (
         ["--precision", "int8", "--max-precision-drop", "2"],
         "--max-precision-drop means something beside --data",

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import refused, run, saved_dense, spawn, tiny_checkpoint
+from conftest import files_that_tell, refused, run, saved_dense, spawn, tiny_checkpoint
 
 from anatomy_export.bench import masked
 from anatomy_export.bench.engines import onnx_file
@@ -90,6 +90,7 @@ def test_study_measures_masked_models(tested):
     _, data, output, body = tested
     assert body == json.loads((output / "study.json").read_text())
     assert (body["format_version"], body["kind"], body["partial"]) == (1, "study", False)
+    assert body["settings"]["model"] == "tiny-bert" and files_that_tell(output, output.parent) == []
     assert sorted(path.name for path in output.iterdir()) == ["anatomy.json", "anatomy.npz", "study.json"]
     assert len(body["setups"]) == 9 + 18 + 4
     checkpoint, texts = tiny_checkpoint("bert"), load_dataset(str(data)).test

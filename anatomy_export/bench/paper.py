@@ -99,7 +99,8 @@ def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
         call_timeout_s=request.timeout_s,
         progress=progress,
     )
-    body = common_body("paper", settings_of(request), environment, inputs, measured)
+    settings = {**settings_of(request), "model_fingerprint": variants[0].source}
+    body = common_body("paper", settings, environment, inputs, measured)
     body["texts"] = described
     body["results"] = [
         entry

@@ -20,8 +20,10 @@ MUST_MATCH = (
     ("settings", "model"),
     ("settings", "provider"),
     ("settings", "precision"),
+    ("settings", "target_cpu"),
     ("inputs_sha256",),
 )
+MUST_MATCH_WHERE_KNOWN = (("settings", "model_fingerprint"),)
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
     """
     different = [
         f"{'.'.join(path)}: {_at(first, path)!r} against {_at(second, path)!r}"
-        for path in MUST_MATCH
+        for path in (*MUST_MATCH, *MUST_MATCH_WHERE_KNOWN)
         if _at(first, path) != _at(second, path)
+        and (path in MUST_MATCH or None not in (_at(first, path), _at(second, path)))
     ]
     if different and not allow_different:
         raise AnatomyError(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from anatomy_export.bench.stats import MIN_ROUNDS
+from anatomy_export.names import markdown_text
 
 HEADINGS = ("engine", "variant", "b×tokens", "ms", "× dense", "× torch", "closure", "peak", "MB")
 TERMINAL_HEADINGS = HEADINGS[:-1]
@@ -163,7 +164,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 
 def bench_markdown(body: dict) -> str:
     """`bench.md`: the table and its notes."""
-    return markdown_table(HEADINGS, bench_rows(body)) + "".join(f"\n{note}\n" for note in bench_notes(body))
+    return _named_table(HEADINGS, bench_rows(body)) + _markdown_notes(body)
 
 
 def paper_markdown(body: dict) -> str:
@@ -171,6 +172,15 @@ def paper_markdown(body: dict) -> str:
     parts = []
     for texts in dict.fromkeys(one["texts"] for one in body["results"]):
         parts.append(
-            f"## {texts}\n\n{body['texts'][texts]}\n\n" + markdown_table(PAPER_HEADINGS, paper_rows(body, texts))
+            f"## {texts}\n\n{body['texts'][texts]}\n\n" + _named_table(PAPER_HEADINGS, paper_rows(body, texts))
         )
-    return "\n".join(parts) + "".join(f"\n{note}\n" for note in bench_notes(body))
+    return "\n".join(parts) + _markdown_notes(body)
+
+
+def _named_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first two columns are names, which may hold anything."""
+    return markdown_table(headings, [(*map(markdown_text, row[:2]), *row[2:]) for row in rows])
+
+
+def _markdown_notes(body: dict) -> str:
+    return "".join(f"\n{markdown_text(note)}\n" for note in bench_notes(body))

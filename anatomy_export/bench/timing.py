@@ -18,6 +18,8 @@ from anatomy_export.bench.stats import Ratio, closure_of, paired_ratio, summariz
 from anatomy_export.bench.variants import Variant, given_variants, made_variants
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.plan import width_multiple
+from anatomy_export.exporter.target_cpu import PORTABLE
+from anatomy_export.names import public_name, without_directories
 from anatomy_export.progress import Progress
 
 ROOFLINES = ("torch", "ort", "openvino")
@@ -31,6 +33,7 @@ class BenchRequest:
 
     `baselines` are engines that are timed on dense variants only. `repeats` are rounds for each input shape and launch
     of the worker processes. `precisions` are those of the ONNX Runtime variants; the other engines time fp32 alone.
+    `target_cpu` is what int8 weights are made for.
     """
 
     model: str = "bert"
@@ -51,6 +54,7 @@ class BenchRequest:
     cuda_graph: tuple[bool, ...] = (False,)
     timeout_s: float = 600.0
     precisions: tuple[str, ...] = ("fp32",)
+    target_cpu: str = PORTABLE
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,11 @@ def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
         launches=request.launches,
     )
     precisions = dict.fromkeys(one.variant.precision for one in contestants)
-    settings = {**settings_of(request), "model": None if request.bundles else request.model}
-    settings["bundles"] = [Path(bundle).name for bundle in request.bundles]
+    settings = {**settings_of(request), "model_fingerprint": None if request.bundles else variants[0].source}
+    if request.bundles:
+        settings |= {"model": None, "bundles": [public_name(bundle) for bundle in request.bundles]}
     settings["precision"] = ", ".join(precisions)
+    settings["target_cpu"] = request.target_cpu if "int8" in precisions and not request.bundles else None
     body = common_body("bench", settings, environment, inputs, measured)
     body["results"] = [
         entry
@@ -112,7 +118,9 @@ def common_body(kind: str, settings: dict, environment: dict, inputs: dict[str, 
         "environment": environment,
         "inputs_sha256": inputs_sha256(inputs),
         "roofline": roofline(measured),
-        "failures": [{"worker": name, "reason": reason} for name, reason in samples.failures.items()],
+        "failures": [
+            {"worker": name, "reason": without_directories(reason)} for name, reason in samples.failures.items()
+        ],
         "unstable": [{"worker": name, "input": key} for name, key in sorted(samples.unstable)],
         "never_quiet": samples.never_quiet,
         "orders": samples.orders,
@@ -122,8 +130,8 @@ def common_body(kind: str, settings: dict, environment: dict, inputs: dict[str, 
 
 def settings_of(request) -> dict:
     """The request as plain values for a results file, with the precision and the seed of inputs and orders."""
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
-    return {**values, "precision": "fp32", "seed": SEED}
+    values = {name: public_name(value) if isinstance(value, Path) else value for name, value in asdict(request).items()}
+    return {**values, "model": public_name(request.model), "precision": "fp32", "seed": SEED}
 
 
 def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
@@ -140,6 +148,7 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
         dense_fuses={fused_for(engine, request.provider) for engine in request.baselines},
         progress=progress,
         precisions=request.precisions,
+        target_cpu=request.target_cpu,
     )
 
 

@@ -5,10 +5,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anatomy_export.bench.environment import cpu_flags, package_versions
+from anatomy_export.bench.environment import package_versions
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.bundle import FORMAT_VERSION, read_manifest
 from anatomy_export.exporter.flops import FlopModel
+from anatomy_export.exporter.target_cpu import PORTABLE, int8_weights
 from anatomy_export.fetch import cache_directory, cache_lock
 from anatomy_export.files import MANIFEST, sha256_file
 from anatomy_export.progress import Progress
@@ -80,11 +81,12 @@ def made_variants(
     dense_fuses: set[str],
     progress: Progress,
     precisions: tuple[str, ...] = ("fp32",),
+    target_cpu: str = PORTABLE,
 ) -> list[Variant]:
     """Dense, mask and slice of `model`, each a bundle with its checkpoint, cached by model, plan and versions.
 
     Args:
-        precisions: of the `.onnx` file; each variant is made in each.
+        precisions: of the `.onnx` file; each variant is made in each. `target_cpu`: what int8 weights are for.
         keep_ratios: shares of each layer's neurons that stay, for mask and slice, widths rounded up to a multiple of
             `align`; or `plan`, a plan.json.
         fuses: which graphs are needed ("ort", "none"); `dense_fuses` are needed for dense besides.
@@ -95,7 +97,7 @@ def made_variants(
     pruned: list[float | None] = [None] if plan else list(keep_ratios)
     ways = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
     wanted = [(mode, ratio, precision) for precision in precisions for mode, ratio in ways]
-    maker = _Maker(model, _model_identity(checkpoint), align, progress)
+    maker = _Maker(model, _model_identity(checkpoint), align, target_cpu, progress)
     variants = []
     for mode, ratio, precision in wanted:
         bundles = {
@@ -139,6 +141,7 @@ class _Maker:
     model: str
     identity: str
     align: int
+    target_cpu: str
     progress: Progress
 
     def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str, precision: str) -> str:
@@ -152,7 +155,8 @@ class _Maker:
             "plan": sha256_file(plan) if plan else None,
             "fuse": fuse,
             "versions": package_versions(),
-            **({} if precision == "fp32" else {"precision": precision, "cpu_flags": cpu_flags()}),
+            **({} if precision == "fp32" else {"precision": precision}),
+            **(int8_weights(self.target_cpu) if precision == "int8" else {}),
         }
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
         label = (mode if ratio is None else f"{mode}-{ratio:g}") + (f"-{precision}" if precision != "fp32" else "")
@@ -180,7 +184,7 @@ class _Maker:
             fuse=fuse,
             with_checkpoint=True,
             compare_dense=False,
-            precision=chosen_precision(precision),
+            precision=chosen_precision(precision, target_cpu=self.target_cpu if precision == "int8" else None),
             score={**PLAIN, "keep_ratio": ratio, "align": self.align} if mode != "dense" and not plan else {},
         )
         run_export(request, self.progress)

@@ -35,7 +35,7 @@ def write_anatomy(
     `anatomy.npz` holds `layer_similarity` (P, L + 1) and `neuron_similarity.<l>` (P, n_l), float64.
 
     Args:
-        model: as it was asked for. family, rule: of the model. hidden_size: d.
+        model: its public name. family, rule: of the model. hidden_size: d.
         tasks: the sub-task of each probe, None where it has none.
     """
     buffer = io.BytesIO()

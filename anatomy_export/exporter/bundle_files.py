@@ -38,7 +38,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class BundleManifest:
-    """Of `bundle.json`, what a check needs, each value of the kind and size that it must be."""
+    """Of `bundle.json`, what a check needs, each value of the kind and size that it must be.
+
+    `reduce_range`: have int8 weights 7 bits? None where the file is not int8, or the manifest does not say.
+    """
 
     mode: str
     precision: str
@@ -49,6 +52,7 @@ class BundleManifest:
     plan_sha256: str
     files: dict[str, str]
     references: tuple[Reference, ...]
+    reduce_range: bool | None = None
 
 
 def read_bundle_manifest(directory: Path) -> BundleManifest:
@@ -99,6 +103,8 @@ def _from_body(body: dict) -> BundleManifest:
     provenance = _checked(body, "provenance", dict, bool, "what the bundle was made from")
     precisions = ", ".join(REFERENCE_TOLERANCE)
     precision = _checked(body, "precision", str, lambda value: value in REFERENCE_TOLERANCE, f"one of {precisions}")
+    conversion = body.get("conversion") if precision == "int8" else None
+    reduce_range = conversion.get("reduce_range") if isinstance(conversion, dict) else None
     return BundleManifest(
         mode=_checked(body, "mode", str, bool, "slice, mask or dense"),
         precision=precision,
@@ -111,6 +117,7 @@ def _from_body(body: dict) -> BundleManifest:
         plan_sha256=_checked(provenance, "anatomy.plan_sha256", str, SHA256.fullmatch, "64 hexadecimal digits"),
         files=files,
         references=tuple(_reference(one, max_length, len(labels)) for one in references),
+        reduce_range=reduce_range if isinstance(reduce_range, bool) else None,
     )
 
 

@@ -1,18 +1,21 @@
 """`anatomy verify`: does a bundle still do, on this machine, what it did where it was made? Without torch."""
 
 import hashlib
+import platform
 import statistics
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from anatomy_export.core.platform import cpu_model
+from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.errors import AnatomyError, MissingExtraError, VerifyError, first_line
 from anatomy_export.exporter.bundle_files import BundleManifest, check_files, inside, read_bundle_manifest
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.target_cpu import saturates
 from anatomy_export.progress import Progress
 
 WARM_UPS = 3
@@ -66,10 +69,13 @@ class BundleReport:
             )
 
 
-def verify_bundle(directory: Path, progress: Progress) -> BundleReport:
+def verify_bundle(
+    directory: Path, progress: Progress, *, flags: Collection[str] | None = None, machine: str | None = None
+) -> BundleReport:
     """Check every file, the plan, the reference texts' ids and logits, and take the time of a call.
 
-    Where a file is missing, altered, or outside, nothing else is computed.
+    Where a file is missing, altered, or outside, nothing else is computed. `flags` and `machine` are the CPU's, None
+    for this one's.
 
     Raises:
         AnatomyError: the manifest is damaged.
@@ -84,6 +90,9 @@ def verify_bundle(directory: Path, progress: Progress) -> BundleReport:
         return _report(directory, manifest, checks[:1], left_over, onnxruntime)
     checks.append(_guarded("plan", lambda: _check_plan(directory, manifest)))
     checks.append(_guarded("tokenizer", lambda: _check_tokenizer(directory, manifest, tokenizers)))
+    if manifest.precision == "int8":
+        flags = cpu_flags() if flags is None else flags
+        checks.append(_check_int8_weights(manifest, flags, platform.machine() if machine is None else machine))
     error = median_s = None
     with progress.stage("run the reference texts"):
         for name in [name for name in ("model.onnx", "model.ort") if name in manifest.files]:
@@ -190,6 +199,26 @@ def _check_tokenizer(directory: Path, manifest: BundleManifest, tokenizers) -> C
     if wrong:
         return Check("tokenizer", False, f"other token ids than recorded for {wrong} of {len(texts)} reference texts")
     return Check("tokenizer", True, f"the recorded token ids for {len(texts)} reference texts")
+
+
+def _check_int8_weights(manifest: BundleManifest, flags: Collection[str], machine: str) -> Check:
+    """Are int8 weights of as many bits as this CPU computes right?"""
+    name = "int8 weights"
+    if manifest.reduce_range is None:
+        return Check(name, None, "the manifest does not say of how many bits")
+    if manifest.reduce_range:
+        return Check(name, True, "7 bits, which every CPU computes right")
+    wrong = saturates(flags, machine)
+    if wrong is None:
+        return Check(name, None, "8 bits, which x86 without VNNI does not compute right; this CPU's flags are unknown")
+    if wrong:
+        return Check(
+            name,
+            False,
+            "8 bits, whose sums saturate on this CPU, x86 without VNNI; next step: export again with "
+            "--target-cpu portable",
+        )
+    return Check(name, True, "8 bits, which this CPU computes right")
 
 
 def _logits_check(name: str, error: float, manifest: BundleManifest) -> Check:

@@ -1,10 +1,12 @@
 """The model card: the bundle's README.md, with the metadata that the hub reads."""
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anatomy_export.errors import AnatomyError, first_line
+from anatomy_export.names import is_local, markdown_text
 
 if TYPE_CHECKING:
     from anatomy_export.exporter.bundle import BundleFacts
@@ -13,6 +15,7 @@ TASK = "text-classification"
 HUB_DATASETS = {"imdb": "stanfordnlp/imdb"}
 RESTATED = ("language", "license", "license_name", "license_link", "base_model")
 DIGITS = 6
+NOT_OF_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 def card_metadata(facts: "BundleFacts") -> dict[str, Any]:
@@ -46,13 +49,22 @@ def card_metadata(facts: "BundleFacts") -> dict[str, Any]:
 
 
 def front_matter(metadata: dict[str, Any]) -> str:
-    """Metadata as a YAML block; strings, lists and dictionaries as JSON writes them, which YAML contains."""
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in metadata.items()]
+    """Metadata as a YAML block; strings, lists and dictionaries as JSON writes them, which YAML contains.
+
+    What YAML takes for a line break or refuses is escaped: JSON writes it as it is.
+    """
+    lines = [f"{name}: {_yaml_value(value)}" for name, value in metadata.items()]
     return "\n".join(["---", *lines, "---"]) + "\n"
+
+
+def _yaml_value(value: Any) -> str:
+    return NOT_OF_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def source_card(checkpoint: str) -> dict[str, Any]:
     """What the card of a checkpoint directory states of language, license and base model; of a hub id its name.
+
+    A base model that is a directory, as a trainer writes it, is left out.
 
     Raises:
         AnatomyError: the directory's README.md has metadata that cannot be read.
@@ -72,21 +84,29 @@ def source_card(checkpoint: str) -> dict[str, Any]:
             f"model card {file}: its metadata cannot be read ({first_line(error)[:200]}); next step: put it right, or "
             "remove the file"
         ) from error
-    return {name: found[name] for name in RESTATED if found.get(name)}
+    card = {name: found[name] for name in RESTATED if found.get(name)}
+    if any(is_local(base) for base in _listed(card.get("base_model", ()))):
+        del card["base_model"]
+    return card
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def model_card(facts: "BundleFacts") -> str:
     """The bundle's README.md: metadata block, what was done, widths, accuracy, size, provenance, how to run it."""
     result, accuracy = facts.result, facts.result["accuracy"]
+    labels = ", ".join(map(markdown_text, facts.labels))
     rows = "\n".join(
         f"| {layer} | {width} | {kept} |"
         for layer, (width, kept) in enumerate(zip(facts.widths, facts.kept_widths, strict=True))
     )
     return f"""{front_matter(card_metadata(facts))}
-# {facts.name}, {facts.mode}
+# {markdown_text(facts.name)}, {facts.mode}
 
-A text classifier with {len(facts.labels)} classes ({", ".join(facts.labels)}), pruned without training and verified
-against torch (tolerance {facts.tolerance:g} absolute). Criterion: {facts.criterion}. Sequences up to
+A text classifier with {len(facts.labels)} classes ({labels}), pruned without training and verified
+against torch (tolerance {facts.tolerance:g} absolute). Criterion: {markdown_text(facts.criterion)}. Sequences up to
 {facts.max_length} tokens. {_precision_sentence(facts)}
 
 | | dense | pruned |
@@ -124,9 +144,14 @@ def _precision_sentence(facts: "BundleFacts") -> str:
     if facts.conversion is None:
         return "Weights are float32."
     how = ", ".join(f"{name} {value}" for name, value in facts.conversion.items() if not isinstance(value, list))
+    weights = {
+        None: "",
+        True: " Its weights have 7 bits, which every CPU computes right.",
+        False: " Its weights have 8 bits, whose sums saturate on x86 without VNNI: run it on CPUs with VNNI, or ARM.",
+    }[facts.conversion.get("reduce_range")]
     return (
         f"Then converted to {facts.precision}{f' ({how})' if how else ''}, which is judged by accuracy, not by "
-        "equality: the dense column is float32, the pruned one is the file that is here."
+        f"equality: the dense column is float32, the pruned one is the file that is here.{weights}"
     )
 
 

@@ -17,6 +17,7 @@ from anatomy_export.exporter.onnx_texts import Judge, TextSession
 from anatomy_export.exporter.plan import PrunePlan
 from anatomy_export.exporter.precision import FP32, Precision, PrecisionReport, check_fp16_range, convert_precision
 from anatomy_export.exporter.repair import Repair
+from anatomy_export.exporter.target_cpu import target_cpu_note
 from anatomy_export.files import staged_file
 from anatomy_export.progress import Progress
 
@@ -176,6 +177,8 @@ def _cut_and_convert(
             calibration = judge.calibration_inputs() if judge is not None and precision.calibrated else ()
             conversion = convert_precision(cut, staged, precision, calibration)
             TextSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
+        if note := target_cpu_note(conversion):
+            progress.note(note)
         if judge is None:
             return fingerprint, None
         with progress.stage(f"compare {precision.name} with fp32 on {len(judge.test)} texts"):

@@ -29,6 +29,7 @@ from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, text_limit
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.probes import Probes, choose_probes
 from anatomy_export.progress import Progress
 
@@ -187,7 +188,7 @@ def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_len
     """What two runs must share for their results to stand in one file."""
     return {
         "version": __version__,
-        "model": request.model,
+        "model": public_name(request.model),
         "fingerprint": model_fingerprint(checkpoint.model),
         "data": data,
         "max_length": max_length,

@@ -32,6 +32,7 @@ from anatomy_export.exporter.request import ExportRequest, ExportResult, ScoreOp
 from anatomy_export.exporter.score import model_fingerprint, model_identity
 from anatomy_export.exporter.ship_gate import check_shipped
 from anatomy_export.exporter.source_data import load_source_data, model_classes
+from anatomy_export.exporter.target_cpu import target_cpu_note
 from anatomy_export.exporter.tolerance import TOLERANCE
 from anatomy_export.exporter.verify import VerifyReport, single_batches, verification_batches
 from anatomy_export.files import MANIFEST, staged_directory
@@ -46,6 +47,7 @@ from anatomy_export.models.checkpoint import (
 )
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.probes import BUILT_IN_PROBES, choose_probes, load_probes
 from anatomy_export.progress import Progress
 
@@ -139,6 +141,8 @@ def _export_verify_bundle(job: Job, target: Path) -> ExportResult:
     if request.precision.converts:
         onnx, judged = ship_precision(job, onnx)
         report = replace(report, precision=judged)
+        if note := target_cpu_note(judged.conversion):
+            progress.note(note)
     if request.ort_format:
         write_ort_format(job, onnx)
     result = _result(job, pruned, report, target, dense_size)
@@ -212,7 +216,7 @@ def _provenance(job: Job, metadata: dict[str, str]) -> dict:
         "model": {**job.source.provenance, **identity},
         "plan": job.plan.parameters,
         "calibration_sha256": job.plan.calibration_fingerprint,
-        "data": data and {"name": data.name, "sha256": data.fingerprint},
+        "data": data and {"name": public_name(data.name), "sha256": data.fingerprint},
         "test_texts_evaluated": 0 if examples is None else len(examples),
     }
 

@@ -115,15 +115,15 @@ def _choose(planning: Planning, mode: str, examples: int | None) -> Chosen:
             "next step: leave it out, or give a budget, as --keep-ratio"
         )
     if not options.criterion.startswith("anatomy"):
-        return _choose(planning, examples)
+        return _by_criterion(planning, examples)
     if planning.probes.note:
         progress.note(planning.probes.note)
-    chosen = _choose(planning, examples)
+    chosen = _by_criterion(planning, examples)
     parameters = {**chosen.plan.parameters, "probes": planning.probes.origin}
     return replace(chosen, plan=replace(chosen.plan, parameters=parameters))
 
 
-def _choose(planning: Planning, examples: int | None) -> Chosen:
+def _by_criterion(planning: Planning, examples: int | None) -> Chosen:
     options, progress = planning.options, planning.progress
     with progress.stage("score the anatomy"):
         anatomy = score_anatomy(

@@ -7,7 +7,6 @@ calibration text shows (static, QDQ).
 
 import contextlib
 import logging
-import platform
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,15 +18,15 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from anatomy_export.bench.environment import cpu_flags
 from anatomy_export.errors import AnatomyError, MissingExtraError, VerifyError, first_line
+from anatomy_export.exporter.target_cpu import PORTABLE, described_weights, int8_weights
 
 DEFAULT_CALIBRATION = "percentile"
 DEFAULT_MAX_DROP = 1.0
 STATIC_OPERATORS = ["MatMul", "Gemm"]
 KEPT_FLOAT32 = ["LayerNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "Softmax", "ReduceMean"]
-VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 PRECISION_KEY = "anatomy.precision"
+TARGET_CPU_KEY = "anatomy.target_cpu"
 RANGE_TEXTS = 8
 EXTERNAL_DATA_BYTES = 2**31 - 2**26
 Batch = dict[str, np.ndarray]
@@ -35,15 +34,18 @@ Batch = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Precision:
-    """What the weights of the file that ships are. `int8` and `calibration` say how; None where they mean nothing.
+    """What the weights of the file that ships are. `int8`, `calibration` and `target_cpu` say how; None where they mean
+    nothing.
 
-    `max_drop` is in points of accuracy below the fp32 file.
+    `max_drop` is in points of accuracy below the fp32 file. `target_cpu` "portable": int8 weights that are right on
+    every CPU; "native": on CPUs like this one.
     """
 
     name: str = "fp32"
     int8: str | None = None
     calibration: str | None = None
     max_drop: float = DEFAULT_MAX_DROP
+    target_cpu: str | None = None
 
     @property
     def converts(self) -> bool:
@@ -155,13 +157,18 @@ def precision_report(
 
 
 def chosen_precision(
-    name: str = "fp32", *, int8: str | None = None, calibration: str | None = None, max_drop: float | None = None
+    name: str = "fp32",
+    *,
+    int8: str | None = None,
+    calibration: str | None = None,
+    max_drop: float | None = None,
+    target_cpu: str | None = None,
 ) -> Precision:
-    """A `Precision` from what was asked for, the defaults filled in: dynamic int8, static by percentiles."""
+    """A `Precision` from what was asked for, defaults filled in: dynamic int8 for any CPU, static by percentiles."""
     if name == "int8":
-        int8 = int8 or "dynamic"
+        int8, target_cpu = int8 or "dynamic", target_cpu or PORTABLE
         calibration = (calibration or DEFAULT_CALIBRATION) if int8 == "static" else None
-    return Precision(name, int8, calibration, DEFAULT_MAX_DROP if max_drop is None else max_drop)
+    return Precision(name, int8, calibration, DEFAULT_MAX_DROP if max_drop is None else max_drop, target_cpu)
 
 
 def convert_precision(
@@ -175,7 +182,7 @@ def convert_precision(
 
     Args:
         calibration: inputs by name, each (1, sequence) without padding, for static int8.
-        flags: CPU flags to choose int8 weights for; None takes this machine's.
+        flags: CPU flags to choose int8 weights for where `target_cpu` is "native"; None takes this machine's.
 
     Returns:
         How it was done, as plain values.
@@ -202,15 +209,6 @@ def convert_precision(
     return how
 
 
-def needs_reduced_range(flags: Sequence[str], machine: str) -> bool:
-    """Do products of 8-bit activations and weights overflow their 16-bit sums here, so that weights get 7 bits?
-
-    They do on x86 without VNNI (onnxruntime.ai, quantization: "reduce_range").
-    """
-    x86 = machine.lower() in ("x86_64", "amd64", "i686", "i386")
-    return x86 and not VNNI_FLAGS & set(flags)
-
-
 def _to_fp16(source: Path, made: Path, precision: Precision, calibration, flags) -> tuple[onnx.ModelProto, dict]:
     try:
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -232,16 +230,16 @@ def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags)
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "edge") from error
-    reduce_range = needs_reduced_range(cpu_flags() if flags is None else flags, platform.machine())
+    weights = int8_weights(precision.target_cpu or PORTABLE, flags)
     large = _is_large(source)
     common: dict[str, Any] = {
         "per_channel": True,
-        "reduce_range": reduce_range,
+        "reduce_range": weights["reduce_range"],
         "weight_type": QuantType.QInt8,
         "use_external_data_format": large,
         "extra_options": {"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
     }
-    how: dict[str, Any] = {"method": precision.int8, "per_channel": True, "reduce_range": reduce_range}
+    how: dict[str, Any] = {"method": precision.int8, "per_channel": True, **weights}
     model = _load_plain(source)
     unpack_attention_(model)
     unpacked = made.with_name("unpacked.onnx")
@@ -405,9 +403,10 @@ class _Reader:
 def _save(model: onnx.ModelProto, source: Path, target: Path, how: dict) -> None:
     """Write with the source's metadata and the precision; past 2 GB the weights go to a file beside it."""
     kept = {one.key: one.value for one in onnx.load(source, load_external_data=False).metadata_props}
-    onnx.helper.set_model_props(
-        model, {**kept, PRECISION_KEY: " ".join(filter(None, (how["name"], how.get("method"))))}
-    )
+    new = {PRECISION_KEY: " ".join(filter(None, (how["name"], how.get("method"))))}
+    if "target_cpu" in how:
+        new[TARGET_CPU_KEY] = described_weights(how)
+    onnx.helper.set_model_props(model, {**kept, **new})
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > EXTERNAL_DATA_BYTES:
         onnx.save(model, target, save_as_external_data=True, location=f"{target.name}.data")
     else:

@@ -13,6 +13,7 @@ from anatomy_export.files import require_free, staged_directory
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.zoo import resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.probes import choose_probes, load_probes, probe_tasks
 from anatomy_export.progress import Progress
 
@@ -62,7 +63,7 @@ def save_anatomy(anatomy: Anatomy, checkpoint: Checkpoint, directory: Path, mode
     return write_anatomy(
         anatomy,
         directory,
-        model=model,
+        model=public_name(model),
         family=family.model_type,
         rule=family.rule,
         hidden_size=config.hidden_size,

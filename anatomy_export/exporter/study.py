@@ -33,6 +33,7 @@ from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.probes import choose_probes, load_probes
 from anatomy_export.progress import Progress
 
@@ -134,7 +135,7 @@ def _settings(
     family = family_of(checkpoint.model.config)
     return {
         "version": __version__,
-        "model": request.model,
+        "model": public_name(request.model),
         "family": family.model_type,
         "rule": family.rule,
         "fingerprint": anatomy.fingerprint,

@@ -14,6 +14,7 @@ from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_c
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
+from anatomy_export.names import public_name
 from anatomy_export.progress import Progress
 
 RECORD = "finetune.json"
@@ -58,7 +59,7 @@ def run_finetune(
         save_checkpoint(checkpoint, staging)
         record = {
             "source": source.provenance,
-            "data": dataset.name,
+            "data": public_name(dataset.name),
             "data_sha256": dataset.fingerprint,
             "recipe": recipe.as_dict(),
             "test_accuracy": accuracy,

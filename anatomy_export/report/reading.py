@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.bundle import read_manifest
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.names import public_name
 from anatomy_export.report.fields import Fields, read_fields
 from anatomy_export.report.sources import Bench, Bundle, Comparison, Pareto, Score, Seconds, Setup, Source, Study
 
@@ -31,13 +33,20 @@ def read_sources(directories: Sequence[Path]) -> list[Source]:
 
 
 def _labels(directories: Sequence[Path]) -> list[str]:
-    """The directories' names; whole paths where two have the same one."""
-    paths = [Path(one).absolute() for one in directories]
-    names = [path.name or str(path) for path in paths]
+    """The directories' names; where two have the same one, with as many of their parents as tell them apart."""
+    paths = [Path(os.path.abspath(one)) for one in directories]
     repeated = {path for path in paths if paths.count(path) > 1}
     if repeated:
         raise AnatomyError(f"{min(repeated)} was given twice; next step: name each directory once")
-    return [name if names.count(name) == 1 else str(given) for name, given in zip(names, directories, strict=True)]
+    return [_label(path, paths) for path in paths]
+
+
+def _label(path: Path, others: Sequence[Path]) -> str:
+    for count in range(1, len(path.parts)):
+        tail = path.parts[-count:]
+        if sum(other.parts[-count:] == tail for other in others) == 1:
+            return "/".join(tail)
+    return str(path)
 
 
 def _read(directory: Path, label: str) -> list[Source]:
@@ -75,7 +84,7 @@ def read_score(directory: Path, label: str, command: str = SCORE_COMMAND) -> Sco
         label=label,
         path=directory,
         anatomy=anatomy,
-        model=fields.text("model"),
+        model=public_name(fields.text("model")),
         family=fields.text("family"),
         rule=rule,
         widths=widths,

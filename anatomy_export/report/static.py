@@ -91,18 +91,25 @@ def _draw_panel(axes, panel: Panel) -> None:
             fill = {"facecolor": "none"} if one.open_marks else {"color": _colour(one)}
             hatch = HATCHES[one.style % len(HATCHES)]
             axes.bar(
-                one.x, height, bottom=bottom, edgecolor=_colour(one), hatch=hatch, label=one.label, width=0.7, **fill
+                one.x,
+                height,
+                bottom=bottom,
+                edgecolor=_colour(one),
+                hatch=hatch,
+                label=_plain(one.label),
+                width=0.7,
+                **fill,
             )
             bottom = bottom + height
         else:
             _draw_series(axes, one)
-    axes.set_title(panel.title, loc="left", fontsize="medium")
+    axes.set_title(_plain(panel.title), loc="left", fontsize="medium")
     axes.set_xlabel(panel.x_title)
     axes.set_ylabel(panel.y_title)
     for ticks, set_ticks in ((panel.x_ticks, axes.set_xticks), (panel.y_ticks, axes.set_yticks)):
         if ticks:
             every = -(-len(ticks) // 16)
-            set_ticks(range(0, len(ticks), every), ticks[::every])
+            set_ticks(range(0, len(ticks), every), [_plain(tick) for tick in ticks[::every]])
     if panel.x_hidden:
         axes.set_xticks([])
     if panel.y_reversed:
@@ -138,7 +145,7 @@ def _at_first(panel: Panel) -> Iterator[Series]:
 
 def _draw_series(axes, one: Series) -> None:
     x, y = ([np.nan if value is None else value for value in values] for values in (one.x, one.y))
-    colour, label = _colour(one), one.label if one.in_legend and one.label else None
+    colour, label = _colour(one), _plain(one.label) if one.in_legend and one.label else None
     if one.draw == "edges":
         axes.plot(x, y, color="0.6", alpha=0.5, linewidth=0.35, zorder=0)
         return
@@ -158,6 +165,11 @@ def _draw_series(axes, one: Series) -> None:
         axes.errorbar(x, y, yerr=gaps, elinewidth=0.8, capsize=2, **style)
     else:
         axes.plot(x, y, **style)
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib reads no formula."""
+    return text.replace("$", r"\$")
 
 
 def _colour(one: Series) -> str:
@@ -197,7 +209,14 @@ def _draw_table(axes, table: TextTable) -> None:
         start, side = (sum(lengths[:column]) + 2 * column) / total, "left"
         if column in table.numeric:
             start, side = start + lengths[column] / total, "right"
-        options = {"va": "top", "ha": side, "fontsize": size, "transform": axes.transAxes, "linespacing": 1.2}
+        options = {
+            "va": "top",
+            "ha": side,
+            "fontsize": size,
+            "transform": axes.transAxes,
+            "linespacing": 1.2,
+            "parse_math": False,
+        }
         axes.text(start, 1, heading, weight="bold", **options)
         line = HEAD_LINES
         for row in rows:
