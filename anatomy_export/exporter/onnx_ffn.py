@@ -10,37 +10,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from anatomy_export.exporter.onnx_graph import MICROSOFT, MOST_STEPS, Constant, Graph, Use, attribute, operator
-from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES
+from anatomy_export.exporter.onnx_product import Product, as_product
 
 MS = f"{MICROSOFT}."
+OF_ONE_VALUE = {"Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 PASSING = {"Identity", "Cast", "CastLike", "Reshape", "Transpose", "Dropout"}
+RESHAPING = {"Slice", "Expand", "Squeeze", "Unsqueeze", "Flatten", "Tile", "Pad"}
+LINEAR = {"Add", "Sub", "Mul", "Div", "Neg", "Sum", "Mean"}
 NONLINEAR = {
-    "Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus", "HardSwish", "Mish",
-    "Swish", f"{MS}Gelu", f"{MS}BiasGelu", f"{MS}FastGelu", f"{MS}QuickGelu",
+    "Abs", "Acos", "Acosh", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu",
+    "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN",
+    "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Min", "Mish", "Mod", "Not", "Or", "PRelu", "Pow", "Reciprocal",
+    "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
+    "Tanh", "ThresholdedRelu", "Where", "Xor", f"{MS}Gelu", f"{MS}BiasGelu", f"{MS}FastGelu", f"{MS}QuickGelu",
 }  # fmt: skip
-POINTWISE = NONLINEAR | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Exp", "Reciprocal", "Abs", "Max", "Min"}
+ELEMENTWISE = LINEAR | NONLINEAR
 WITH_BIAS = {"Add": (0, 1), f"{MS}BiasGelu": (1,), f"{MS}FastGelu": (1,)}
 SKIP_NORMS = (f"{MS}SkipLayerNormalization", f"{MS}SkipSimplifiedLayerNormalization")
-PRODUCTS = ("MatMul", "Gemm", f"{MS}FusedMatMul")
 QUANTISED = ("MatMulInteger", "QLinearMatMul", "DequantizeLinear", f"{MS}QAttention", f"{MS}MatMulNBits")
-
-
-@dataclass(frozen=True)
-class Product:
-    """A product of a computed value with a stored matrix: `shape` is (in, out), `flipped` where (out, in) is stored."""
-
-    node: int
-    weight: Constant
-    shape: tuple[int, int]
-    flipped: bool
-    transposed_data: bool
 
 
 @dataclass(frozen=True)
 class Ffn:
     """One layer's FFN. `up_bias` and `down_bias` are inputs of nodes; `residual` is the node that adds the residual;
-    `shapes` maps every Reshape that names its width to where it does; `inner` every value between the products to the
-    axis of its neurons, counted from the end."""
+    `constants` maps every stored value of one for each neuron, `up_bias` among them, to the axis of the neurons;
+    `shapes` every Reshape that names its width to where it does; `inner` every value between the products to the axis
+    of its neurons. Axes are counted from the end. `twins` are FFNs elsewhere in the graph with the same weights."""
 
     name: str
     up: Product
@@ -48,9 +43,16 @@ class Ffn:
     up_bias: Use | None
     down_bias: Use | None
     residual: int
+    constants: dict[Use, int]
     shapes: dict[int, Use]
     inner: dict[str, int]
     found_as: str
+    twins: tuple["Ffn", ...] = ()
+
+    @property
+    def places(self) -> tuple["Ffn", ...]:
+        """Itself and its twins."""
+        return (self, *self.twins)
 
     @property
     def width(self) -> int:
@@ -93,27 +95,6 @@ def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
     return found
 
 
-def as_product(graph: Graph, index: int) -> Product | None:
-    """The node as a product with a stored matrix on its right; None where it is none."""
-    node = graph.nodes[index]
-    kind = operator(node)
-    if kind not in PRODUCTS or len(node.input) < 2 or not node.output:
-        return None
-    weight = graph.constant(node.input[1])
-    if weight is None or len(weight.shape) != 2 or graph.constant(node.input[0]) is not None:
-        return None
-    if weight.tensor.data_type not in FLOAT_TYPES:
-        return None
-    if any(attribute(node, name, 1.0) != 1.0 for name in ("alpha", "beta")):
-        return None
-    if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
-        return None
-    flipped = weight.flipped != bool(attribute(node, "transB", 0))
-    rows, columns = weight.tensor.dims
-    shape = (columns, rows) if flipped else (rows, columns)
-    return Product(index, weight, shape, flipped, bool(attribute(node, "transA", 0)))
-
-
 class _Search:
     """From a down-projection back to its up-projection."""
 
@@ -122,19 +103,22 @@ class _Search:
         self.up: Product | None = None
         self.inner: dict[str, int] = {}
         self.kinds: dict[int, str] = {}
-        self.biases: list[Use] = []
+        self.constants: dict[Use, int] = {}
+        self.reshaped_by = ""
+        self.nonlinear = False
         self.shapes: dict[int, Use] = {}
         self.shaped_by: list[str] = []
 
     def ffn(self) -> Ffn:
         node = self.graph.nodes[self.down.node]
-        self._walk_back(node.input[0], -2 if self.down.transposed_data else -1)
+        self._walk_back(node.input[self.down.data_input], self.down.in_axis)
         up = self.up
-        if up is None or not NONLINEAR & set(self.kinds.values()):
+        if up is None or up.shape != self.down.shape[::-1]:
             raise _NotAnFfn
-        if up.shape != self.down.shape[::-1]:
+        if not (self.nonlinear or up.activation) and up.shape[1] < up.shape[0]:
             raise _NotAnFfn
         down_bias, residual = self._to_the_residual()
+        self._check_is_plain(up)
         self._check_nothing_leaks()
         self._check_sizes()
         return Ffn(
@@ -144,6 +128,7 @@ class _Search:
             up_bias=self._up_bias(up),
             down_bias=down_bias,
             residual=residual,
+            constants=self.constants,
             shapes=self.shapes,
             inner=self.inner,
             found_as=self._description(up),
@@ -166,52 +151,83 @@ class _Search:
                 left += self._inputs(index, axis)
 
     def _reached(self, product: Product, axis: int) -> None:
-        if axis != -1:
+        if axis != product.out_axis:
             raise _NotAnFfn
         if self.up is not None and self.up.node != product.node:
+            if self.up.shape[0] != product.shape[0]:
+                raise _CannotCut("a second product is added to its up-projection (LoRA that was not merged?)")
             raise _CannotCut("two products feed its activation (a gated FFN?)")
         self.up = product
 
+    def _check_is_plain(self, up: Product) -> None:
+        """Raise where a cut would be right only if nodes said something else."""
+        for product in (up, self.down):
+            if product.peculiarity:
+                node = self.graph.nodes[product.node]
+                raise _CannotCut(f"its {operator(node).removeprefix(MS)} '{node.name}' {product.peculiarity}")
+        if self.down.activation:
+            raise _CannotCut(f"{self.down.activation} is applied to what its down-projection gives")
+        if self.reshaped_by:
+            raise _CannotCut(f"a {self.reshaped_by} stands between its products")
+        if not (self.nonlinear or up.activation):
+            raise _CannotCut("no activation stands between its products")
+
     def _inputs(self, index: int, axis: int) -> list[tuple[str, int]]:
-        """The computed inputs of a point-wise node, each with the axis of its neurons."""
+        """The computed inputs of an elementwise node, each with the axis of its neurons."""
         node, kind = self.graph.nodes[index], operator(self.graph.nodes[index])
-        if kind not in POINTWISE and kind not in PASSING:
+        if kind not in ELEMENTWISE and kind not in PASSING and kind not in RESHAPING:
             raise _NotAnFfn
         self.kinds[index] = kind
         if kind == "Transpose":
             return [(node.input[0], _before_transpose(attribute(node, "perm", [1, 0]), axis))]
         if kind == "Reshape":
             self._note_reshape(index, axis)
-        if kind in PASSING:
+        if kind in RESHAPING:
+            self.reshaped_by = kind
+        if kind not in ELEMENTWISE:
             return [(node.input[0], axis)]
         computed = []
         for position, name in enumerate(node.input):
-            use = Use(index, position)
-            if name and not self._is_scalar(name, use) and not self._note_bias(use, name, axis):
+            if name and not self._note_constant(Use(index, position), name, axis) and not self._is_scalar(name):
                 computed.append((name, axis))
+        self.nonlinear |= kind in NONLINEAR or (kind in ("Mul", "Div") and len(computed) > 1)
         return computed
 
-    def _is_scalar(self, name: str, use: Use | None = None, depth: int = 8) -> bool:
-        """One number, stored or computed from such; the bias of the only neuron is none."""
-        found = self.graph.constant(name)
-        if found is not None:
-            only_neuron = self.down.shape[0] == 1 and len(found.shape) > 0
-            return found.size == 1 and not (only_neuron and use is not None and self._at_the_bias(use))
-        if name not in self.graph.producer or not depth:
-            return False
-        node = self.graph.nodes[self.graph.producer[name]]
-        inputs = node.input[:1] if operator(node) in ("CastLike", "Cast") else node.input
-        known = operator(node) in POINTWISE | {"CastLike", "Cast", "Identity"}
-        return known and len(inputs) > 0 and all(self._is_scalar(one, depth=depth - 1) for one in inputs)
-
-    def _note_bias(self, use: Use, name: str, axis: int) -> bool:
+    def _note_constant(self, use: Use, name: str, axis: int) -> bool:
+        """Is this stored? What it holds of one for each neuron is noted; what is the same for all of them stays."""
         found = self.graph.constant(name)
         if found is None:
             return False
-        shape = found.shape
-        if len(shape) < -axis or shape[axis] != self.down.shape[0] or found.size != self.down.shape[0]:
+        along = found.shape[axis] if len(found.shape) >= -axis else 1
+        if along == self.down.shape[0]:
+            self.constants[use] = axis
+        elif along != 1:
             raise _NotAnFfn
-        self.biases.append(use)
+        return True
+
+    def _is_scalar(self, name: str) -> bool:
+        """Is this one number that is computed from stored ones?
+
+        Raises:
+            _CannotCut: it is computed from stored tensors of more than one number.
+        """
+        left, sizes = [name], set()
+        for _ in range(MOST_STEPS):
+            if not left:
+                break
+            name = left.pop()
+            found = self.graph.constant(name)
+            if found is not None:
+                sizes.add(found.size)
+                continue
+            node = self.graph.nodes[self.graph.producer[name]] if name in self.graph.producer else None
+            if node is None or operator(node) not in ELEMENTWISE | OF_ONE_VALUE:
+                return False
+            left += node.input[:1] if operator(node) in OF_ONE_VALUE else [one for one in node.input if one]
+        if left or not sizes:
+            return False
+        if sizes != {1}:
+            raise _CannotCut("a value of one for each neuron is computed while the model runs")
         return True
 
     def _note_reshape(self, index: int, axis: int) -> None:
@@ -266,11 +282,20 @@ class _Search:
             found = self.graph.constant(node.input[2])
             if found is None or found.size != up.shape[1] or found.shape[-1:] != (up.shape[1],):
                 raise _CannotCut("the third input of its up-projection is no stored bias of one value a neuron")
-        if not self.biases:
+            self.constants[own] = -1
             return own
-        if own or len(self.biases) > 1 or not self._at_the_bias(self.biases[0]):
-            raise _CannotCut("its activation has values of its own for each neuron")
-        return self.biases[0]
+        biases = [use for use in self.constants if self._at_the_bias(use)]
+        if len(biases) > 1:
+            raise _CannotCut("two biases are added to what its up-projection gives")
+        if biases and self._stored(biases[0]).size != up.shape[1]:
+            raise _CannotCut("the bias of its up-projection is no stored vector")
+        return biases[0] if biases else None
+
+    def _stored(self, use: Use) -> Constant:
+        found = self.graph.constant(self.graph.nodes[use.node].input[use.input])
+        if found is None:
+            raise KeyError(use)
+        return found
 
     def _at_the_bias(self, use: Use) -> bool:
         """Is this where a value is added to the up-projection's output as it is, but for its shape?"""
@@ -357,6 +382,7 @@ class _Search:
 
     def _description(self, up: Product) -> str:
         kinds = [self.kinds[index] for index in sorted(self.kinds) if self.kinds[index] in NONLINEAR]
+        kinds = [up.activation] * bool(up.activation) + kinds or ["Mul"]
         ends = [operator(self.graph.nodes[product.node]).removeprefix(MS) for product in (up, self.down)]
         return f"{ends[0]} · {'+'.join(dict.fromkeys(kind.removeprefix(MS) for kind in kinds))} · {ends[1]}"
 

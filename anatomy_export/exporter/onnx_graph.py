@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import prod
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array
 
 STANDARD, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
@@ -39,8 +41,10 @@ class Use:
 
 @dataclass(frozen=True)
 class Constant:
-    """A stored tensor as a node sees it; `flipped` where a Transpose lies between, `cast` to which type by a Cast."""
+    """A stored tensor as a node sees it: `name` is where it is stored, `flipped` where a Transpose lies between,
+    `cast` to which type by a Cast."""
 
+    name: str
     tensor: TensorProto
     flipped: bool = False
     cast: int | None = None
@@ -93,14 +97,14 @@ class Graph:
         flipped, cast = False, None
         for _ in range(MOST_STEPS):
             if name in self.initializers:
-                return Constant(self.initializers[name], flipped, cast)
+                return Constant(name, self.initializers[name], flipped, cast)
             if name not in self.producer:
                 return None
             node = self.nodes[self.producer[name]]
             kind = operator(node)
             if kind == "Constant":
                 tensor = constant_tensor(node)
-                return None if tensor is None else Constant(tensor, flipped, cast)
+                return None if tensor is None else Constant(name, tensor, flipped, cast)
             if kind == "Transpose" and list(attribute(node, "perm", [1, 0])) == [1, 0]:
                 flipped = not flipped
             elif kind == "Cast" and attribute(node, "to", 0) in CASTS:
@@ -123,6 +127,40 @@ class Graph:
         return array.T if found.flipped else array
 
 
+def sort_nodes_(graph: GraphProto) -> None:
+    """Put the nodes of a graph into an order in which each stands after what it uses; a file may have any.
+
+    Raises:
+        AnatomyError: nodes use each other's values in a circle.
+    """
+    producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needed = [{producer[name] for name in _names_used(node) if name in producer} for node in graph.node]
+    if all(max(before, default=-1) < index for index, before in enumerate(needed)):
+        return
+    followers = defaultdict(list)
+    for index, before in enumerate(needed):
+        for other in before:
+            followers[other].append(index)
+    missing = [len(before) for before in needed]
+    ready = [index for index, count in enumerate(missing) if not count]
+    order = []
+    while ready:
+        order.append(heappop(ready))
+        for index in followers[order[-1]]:
+            missing[index] -= 1
+            if not missing[index]:
+                heappush(ready, index)
+    if len(order) < len(needed):
+        stuck = next(node for node, count in zip(graph.node, missing, strict=True) if count)
+        raise AnatomyError(
+            f"node '{stuck.name or stuck.output[0]}' uses a value that is computed from its own; "
+            "next step: export the model again"
+        )
+    nodes = [NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def constant_tensor(node: NodeProto) -> TensorProto | None:
     """What a Constant node holds; None for text and sparse values."""
     for one in node.attribute:
@@ -132,6 +170,10 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
             dtype = np.float32 if "float" in one.name else np.int64
             return onnx.numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(one), dtype))
     return None
+
+
+def _names_used(node: NodeProto) -> set[str]:
+    return {name for name in node.input if name} | _names_inside(node)
 
 
 def _names_inside(node: NodeProto) -> set[str]:

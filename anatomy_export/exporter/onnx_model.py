@@ -1,7 +1,9 @@
 """An ONNX file opened for surgery: its graph, the FFNs found in it, and what ties it to a plan."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,7 +12,8 @@ import onnx.inliner
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_ffn import QUANTISED, Ffn, Refusal, find_ffns
-from anatomy_export.exporter.onnx_graph import Graph, operator
+from anatomy_export.exporter.onnx_graph import Graph, operator, sort_nodes_
+from anatomy_export.exporter.onnx_shared import join_twins
 from anatomy_export.exporter.onnx_tensors import all_tensors, external_region, is_external, read_model
 from anatomy_export.exporter.onnx_weights import OnnxFfn
 
@@ -32,8 +35,9 @@ class OnnxModel:
             self.proto = read_model(self.path) if proto is None else proto
             if self.proto.functions:
                 self.proto = onnx.inliner.inline_local_functions(self.proto)
+            sort_nodes_(self.proto.graph)
             self.graph = Graph(self.proto)
-            self.found = find_ffns(self.graph)
+            self.found = join_twins(self.graph, find_ffns(self.graph))
         self.ffns = [OnnxFfn(self.graph, one, self.folder) for one in self.found if isinstance(one, Ffn)]
         if not self.ffns:
             raise AnatomyError(f"{self.path}: no FFN found to cut{self._reasons()}")
@@ -66,6 +70,21 @@ class OnnxModel:
         """The file and the external files that it names."""
         external = {external_region(one, self.folder).path for one in all_tensors(self.proto) if is_external(one)}
         return {self.path, *external}
+
+    def for_layers(self, count: int) -> "OnnxModel":
+        """This model with its FFNs as `count` layers: those of the same weights as one layer, or each for itself.
+
+        Raises:
+            AnatomyError: there are not as many either way.
+        """
+        places = [place for ffn in self.ffns for place in ffn.ffn.places]
+        if count == len(self.ffns) or count != len(places):
+            self.check_layers(count)
+            return self
+        apart = copy.copy(self)
+        places.sort(key=lambda place: place.down.node)
+        apart.ffns = [OnnxFfn(self.graph, replace(place, twins=()), self.folder) for place in places]
+        return apart
 
     def check_layers(self, count: int) -> None:
         """Raise AnatomyError unless there is an FFN to cut for each of `count` layers; say which lack one, and why."""

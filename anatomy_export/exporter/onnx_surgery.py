@@ -86,7 +86,7 @@ def slice_onnx(
         VerifyError: the lower precision loses more accuracy than it may.
         MissingExtraError: another precision, but no onnxruntime.
     """
-    model.check_layers(len(plan.layers))
+    model = model.for_layers(len(plan.layers))
     with progress.stage(f"check that the plan is for {model.path.name}"):
         source_fingerprint = model.fingerprint()
         plan.check_model(source_fingerprint, model.widths)
@@ -196,7 +196,7 @@ def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, sta
         _set_metadata(model, plan, found if exact else None)
         editor.save(staged, model.folder)
     with progress.stage("check the result"), damage_is_refused(model.path):
-        _check(OnnxModel(staged, model.proto), plan, found if exact else None)
+        _check(OnnxModel(staged, model.proto).for_layers(len(plan.layers)), plan, found if exact else None)
     return found
 
 
