@@ -31,7 +31,7 @@ class Editor:
         self.after: dict[int, NodeProto] = {}
 
     def replace_(self, uses: Sequence[Use], array: np.ndarray) -> None:
-        """Put `array`, stored once, at inputs of nodes, in the type that they take there; no other node sees a change."""
+        """Put `array`, stored once, at inputs of nodes, in the type that they take there; others see no change."""
         name = self._store([self.graph.nodes[use.node].input[use.input] for use in uses], array)
         for use in uses:
             self.graph.nodes[use.node].input[use.input] = name

@@ -168,7 +168,7 @@ class _Search:
         if self.down.activation:
             raise _CannotCut(f"{self.down.activation} is applied to what its down-projection gives")
         if self.reshaped_by:
-            raise _CannotCut(f"a {self.reshaped_by} stands between its products")
+            raise _CannotCut(f"the operator {self.reshaped_by} stands between its products")
         if not (self.nonlinear or up.activation):
             raise _CannotCut("no activation stands between its products")
 
@@ -198,8 +198,8 @@ class _Search:
         found = self.graph.constant(name)
         if found is None:
             return False
-        along = found.shape[axis] if len(found.shape) >= -axis else 1
-        if along == self.down.shape[0]:
+        width, along = self.down.shape[0], found.along(axis)
+        if along == width > 1 or (width == 1 and found.shape and self._at_the_bias(use)):
             self.constants[use] = axis
         elif along != 1:
             raise _NotAnFfn
@@ -345,7 +345,8 @@ class _Search:
             raise _CannotCut("two biases are added to its output")
         for use in given:
             found = self.graph.constant(self.graph.nodes[use.node].input[use.input])
-            if found is None or found.size != self.down.shape[1] or found.shape[-1:] != (self.down.shape[1],):
+            hidden = self.down.shape[1]
+            if found is None or found.size != hidden or found.along(self.down.out_axis) != hidden:
                 raise _CannotCut("the bias of its output is no stored vector")
         return given[0] if given else None
 
@@ -376,6 +377,8 @@ class _Search:
         for name in (*self.inner, *beside):
             others = [use.node for use in self.graph.uses[name] if use.node not in inside]
             others = [index for index in others if operator(self.graph.nodes[index]) != "Shape"]
+            if any(as_product(self.graph, index) is not None for index in others):
+                raise _CannotCut("a second product reads its neurons (LoRA that was not merged?)")
             if others or self.graph.escapes(name):
                 where = f"node '{self.graph.nodes[others[0]].name}'" if others else "the graph's output"
                 raise _CannotCut(f"its value '{name}' is also used by {where}")

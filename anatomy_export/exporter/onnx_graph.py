@@ -62,6 +62,10 @@ class Constant:
     def size(self) -> int:
         return prod(self.tensor.dims)
 
+    def along(self, axis: int) -> int:
+        """Its size on an axis counted from the end, 1 where it has no such axis and is broadcast over it."""
+        return self.shape[axis] if len(self.shape) >= -axis else 1
+
 
 class Graph:
     """The main graph of a model, its nodes by index."""

@@ -51,20 +51,30 @@ class OnnxModel:
         return {entry.key: entry.value for entry in self.proto.metadata_props}
 
     def fingerprint(self) -> str:
-        """That of the FFN weights; of a reduced-precision file the one that its metadata names.
+        """That of the FFN weights; of a reduced-precision file the one that its metadata names, where it does."""
+        if FINGERPRINT in self.metadata and not self.is_float32:
+            return self.metadata[FINGERPRINT]
+        with damage_is_refused(self.path):
+            return ffn_fingerprint(ffn.weights() for ffn in self.ffns)
+
+    @property
+    def is_float32(self) -> bool:
+        return all(ffn.is_float32 for ffn in self.ffns)
+
+    def check_fingerprint(self, expected: str) -> str:
+        """The fingerprint, where it is `expected` or can be compared with that.
 
         Raises:
-            AnatomyError: the weights are not float32 and the metadata names none.
+            AnatomyError: it cannot, for the weights are not float32 and the metadata does not say which those were.
         """
-        if all(ffn.is_float32 for ffn in self.ffns):
-            with damage_is_refused(self.path):
-                return ffn_fingerprint(ffn.weights() for ffn in self.ffns)
-        if FINGERPRINT not in self.metadata:
+        fingerprint = self.fingerprint()
+        if fingerprint != expected and FINGERPRINT not in self.metadata and not self.is_float32:
             raise AnatomyError(
                 f"{self.path}: FFN weights are not float32 and no {FINGERPRINT} in the metadata says which model they "
-                "were; next step: cut the float32 file, then lower its precision"
+                "were, so that a plan of the float32 model cannot be told from one of another; next step: cut the "
+                "float32 file, then lower its precision, or make a plan of this file with --keep-ratio"
             )
-        return self.metadata[FINGERPRINT]
+        return fingerprint
 
     def files(self) -> set[Path]:
         """The file and the external files that it names."""

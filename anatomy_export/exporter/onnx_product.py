@@ -100,8 +100,6 @@ def _peculiarity(node: NodeProto) -> str:
         factor = attribute(node, name, 1.0)
         if factor != 1.0 and (name == "alpha" or len(node.input) > 2):
             return f"has the {name} {factor:g}"
-    if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
-        return "moves the batch axis"
     return ""
 
 

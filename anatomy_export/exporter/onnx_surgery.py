@@ -11,7 +11,7 @@ from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
-from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
+from anatomy_export.exporter.onnx_tensors import DataFile, read_model, without_large_tensors
 from anatomy_export.exporter.onnx_texts import Judge, TextSession
 from anatomy_export.exporter.plan import PrunePlan
 from anatomy_export.exporter.precision import FP32, Precision, PrecisionReport, check_fp16_range, convert_precision
@@ -88,7 +88,7 @@ def slice_onnx(
     """
     model = model.for_layers(len(plan.layers))
     with progress.stage(f"check that the plan is for {model.path.name}"):
-        source_fingerprint = model.fingerprint()
+        source_fingerprint = model.check_fingerprint(plan.fingerprint)
         plan.check_model(source_fingerprint, model.widths)
         _check_repair_fits(model, repair)
     before = sum(file.stat().st_size for file in model.files())
@@ -142,6 +142,11 @@ def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
                 f"layer {index}: repaired weights have {layer.down_weight.shape} and {layer.down_bias.shape}, this FFN "
                 f"has {ffn.hidden} outputs; next step: use the repair that was made with this plan"
             )
+        if ffn.has_scales:
+            raise AnatomyError(
+                f"layer {index}: beside its bias, this FFN holds stored values of one for each neuron, the repair was "
+                "made without them; next step: pass the file that was exported from the checkpoint"
+            )
 
 
 def _cut_and_convert(
@@ -161,7 +166,7 @@ def _cut_and_convert(
     Raises:
         AnatomyError: the file's weights are not float32. VerifyError: it loses more accuracy than it may.
     """
-    if not all(ffn.is_float32 for ffn in model.ffns):
+    if not model.is_float32:
         raise AnatomyError(
             f"{model.path}: its weights are not float32, --precision {precision.name} starts from such; "
             "next step: leave --precision out"
@@ -191,11 +196,12 @@ def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, sta
             ffn.cut_(editor, np.array(layer.keep), None if repair is None else repair.layers[layer.layer])
             for layer, ffn in zip(plan.layers, model.ffns, strict=True)
         )
-        exact = all(ffn.is_float32 for ffn in model.ffns)
+        exact = model.is_float32
         editor.finish_()
         _set_metadata(model, plan, found if exact else None)
         editor.save(staged, model.folder)
     with progress.stage("check the result"), damage_is_refused(model.path):
+        _check_is_valid(model, progress)
         _check(OnnxModel(staged, model.proto).for_layers(len(plan.layers)), plan, found if exact else None)
     return found
 
@@ -217,16 +223,32 @@ def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) ->
 
 
 def _check(written: OnnxModel, plan: PrunePlan, fingerprint: str | None) -> None:
-    """Raise AnatomyError unless the result is valid ONNX whose shapes agree and whose FFNs are the planned ones."""
-    small = without_large_tensors(written.proto)
-    try:
-        onnx.checker.check_model(small, full_check=True)
-    except Exception as error:
-        raise AnatomyError(
-            f"the cut model is not valid ONNX ({first_line(error)[:300]}); next step: does the uncut one pass "
-            "onnx.checker.check_model with full_check?"
-        ) from error
+    """Raise AnatomyError unless the FFNs of the result are the planned ones."""
     if written.widths != plan.kept_widths:
         raise AnatomyError(f"the cut model has FFNs of {written.widths}, the plan keeps {plan.kept_widths}")
     if fingerprint is not None and written.fingerprint() != fingerprint:
         raise AnatomyError("the cut model does not hold the weights that were cut; next step: report this")
+
+
+def _check_is_valid(cut: OnnxModel, progress: Progress) -> None:
+    """Say what is wrong with the cut graph and was so before the cut.
+
+    Raises:
+        AnatomyError: it is not valid ONNX whose shapes agree, and the uncut file is.
+    """
+    found = _invalid(cut.proto)
+    if not found:
+        return
+    before = _invalid(read_model(cut.path))
+    if not before:
+        raise AnatomyError(f"the cut model is not valid ONNX ({found}), the uncut one is; next step: report this")
+    progress.note(f"note: {cut.path} is not valid ONNX, before the cut as after ({before})")
+
+
+def _invalid(model: onnx.ModelProto) -> str:
+    """Why a model does not pass the checks of ONNX, shapes included; "" where it does."""
+    try:
+        onnx.checker.check_model(without_large_tensors(model), full_check=True)
+    except Exception as error:
+        return first_line(error)[:300]
+    return ""

@@ -39,6 +39,11 @@ class OnnxFfn:
     def is_float32(self) -> bool:
         return all(one.weight.tensor.data_type == TensorProto.FLOAT for one in (self.ffn.up, self.ffn.down))
 
+    @property
+    def has_scales(self) -> bool:
+        """Does it hold values of one for each neuron that are neither of its matrices nor its bias?"""
+        return bool(self.ffn.constants.keys() - {self.ffn.up_bias})
+
     def weights(self) -> Iterator[np.ndarray]:
         """W1 (n, d), b1 (n,), W2 (n, d), read one after the other."""
         up, down = self.ffn.up, self.ffn.down
