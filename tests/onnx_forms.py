@@ -239,3 +239,25 @@ def in_float16(model: onnx.ModelProto, data_type: int = TensorProto.FLOAT16) -> 
     graph.node.append(onnx.helper.make_node("Cast", ["y_low"], [output], to=TensorProto.FLOAT))
     del graph.value_info[:]
     return model
+
+
+def adapted(b: Builder, x: str, w: dict, i: int) -> str:
+    """An FFN whose output a bottleneck adapter changes before the layer's residual is added."""
+    h = b.erf_gelu(up(b, x, w, i))
+    y = b.node("Add", b.node("MatMul", h, b.tensor(f"down{i}", w["W2"])), b.tensor(f"b2_{i}", w["b2"]))
+    narrow = b.node("Add", b.node("MatMul", y, b.tensor(f"adapter_up{i}", w["W1"].T[:, :3].copy())), b.tensor(
+        f"adapter_bias{i}", w["b1"][:3]))  # fmt: skip
+    back = b.node("MatMul", b.node("Relu", narrow), b.tensor(f"adapter_down{i}", w["W2"][:3].copy()))
+    return b.node("Add", b.node("Add", back, y), x)
+
+
+def with_lora_beside(b: Builder, x: str, w: dict, i: int) -> str:
+    """A projection before the FFN with LoRA that was not merged: no FFN, and no reason not to cut the one that is."""
+    whole = b.node("MatMul", x, b.tensor(f"query{i}", w["W1"][:HIDDEN]))
+    low = b.node("MatMul", b.node("MatMul", x, b.tensor(f"A{i}", w["W1"][:2].T.copy())), b.tensor(
+        f"B{i}", w["W1"][2:4].copy()))  # fmt: skip
+    x = b.node("Add", b.node("Softmax", b.node("Add", whole, b.node("Mul", low, b.scalar(2.0)))), x)
+    return down(b, b.node("Relu", up(b, x, w, i)), x, w, i)
+
+
+FORMS |= {"lora beside": with_lora_beside}

@@ -7,10 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx_forms import FORMS, REFUSED, form_model, in_float16, matrix_first, towers
+from onnx_forms import FORMS, REFUSED, adapted, form_model, in_float16, matrix_first, towers
 from onnx_graphs import SPELLINGS, WIDTH, ffn_model, weights
 from test_onnx_surgery import INPUTS, KEEP, cut, masked, outputs, plan_of, quiet, refused, repair_of
 
+from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.slice_job import SliceRequest, run_slice
@@ -211,3 +212,17 @@ def reference(model: onnx.ModelProto) -> np.ndarray:
 def test_a_plan_of_the_float32_model_is_refused_with_the_reason(tmp_path):
     model = in_float16(ffn_model())
     refused(model, plan_of(weights()), tmp_path, "a plan of the float32 model cannot be told from one of another")
+
+
+@pytest.mark.parametrize("align", [1, 2])
+def test_an_adapter_is_not_taken_for_the_ffn(align, tmp_path):
+    layers = weights()
+    source = form_model(adapted, layers)
+    out = cut(source, plan_of(layers), tmp_path)
+    masked_source = form_model(adapted, layers)
+    for index, kept in enumerate(KEEP):
+        tensor = next(one for one in masked_source.graph.initializer if one.name == f"down{index}")
+        tensor.CopyFrom(numpy_helper.from_array(masked(layers)[index]["W2"], tensor.name))
+    assert outputs(out) == pytest.approx(outputs(masked_source), abs=1e-5)
+    with pytest.raises(AnatomyError, match="stands inside a layer's residual branch, after another product"):
+        run_slice(SliceRequest(tmp_path / "in.onnx", tmp_path / "o.onnx", keep_ratio=0.5, align=align), quiet())

@@ -9,7 +9,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from anatomy_export.exporter.onnx_graph import Graph, Use
-from anatomy_export.exporter.onnx_tensors import DataFile, all_tensors, is_external
+from anatomy_export.exporter.onnx_tensors import DataFile, all_tensors, is_external, stored_dtype
 
 FIRST_IR_WITH_FREE_INITIALIZERS = 4
 DATA_FIELDS = (
@@ -85,8 +85,7 @@ class Editor:
         return tensor.name
 
     def _write(self, tensor: TensorProto, array: np.ndarray, external: bool) -> None:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        content = np.ascontiguousarray(array, dtype=dtype.newbyteorder("<"))
+        content = np.ascontiguousarray(array, dtype=stored_dtype(tensor.data_type))
         for field in DATA_FIELDS:
             tensor.ClearField(field)
         del tensor.dims[:]

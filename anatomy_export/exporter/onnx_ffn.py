@@ -118,6 +118,7 @@ class _Search:
         if not (self.nonlinear or up.activation) and up.shape[1] < up.shape[0]:
             raise _NotAnFfn
         down_bias, residual = self._to_the_residual()
+        self._check_is_no_adapter(up, residual)
         self._check_is_plain(up)
         self._check_nothing_leaks()
         self._check_sizes()
@@ -338,6 +339,32 @@ class _Search:
                 raise _NotAnFfn
             name = self.graph.nodes[use.node].output[0]
         raise _NotAnFfn
+
+    def _check_is_no_adapter(self, up: Product, residual: int) -> None:
+        """An adapter reads what a product gives as it is, and its sum only goes to the residual of its layer."""
+        name = self.graph.nodes[up.node].input[up.data_input]
+        for _ in range(MOST_STEPS):
+            index = self.graph.producer.get(name)
+            if index is None:
+                return
+            if as_product(self.graph, index) is not None:
+                break
+            computed = [one for one in self.graph.nodes[index].input if one and self.graph.constant(one) is None]
+            if operator(self.graph.nodes[index]) not in {"Add", *PASSING} or not computed:
+                return
+            if operator(self.graph.nodes[index]) == "Add" and len(computed) > 1:
+                return
+            name = computed[0]
+        name = self.graph.nodes[residual].output[0]
+        for _ in range(MOST_STEPS):
+            if len(self.graph.uses[name]) != 1:
+                return
+            use = self.graph.uses[name][0]
+            if self._adds_a_residual(use):
+                raise _CannotCut("it stands inside a layer's residual branch, after another product (an adapter?)")
+            if operator(self.graph.nodes[use.node]) not in PASSING:
+                return
+            name = self.graph.nodes[use.node].output[0]
 
     def _only_one(self, *uses: Use | None) -> Use | None:
         given = [use for use in uses if use is not None]

@@ -120,7 +120,12 @@ def _bits(data_type: int) -> int:
     small = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
     if name in ("UNDEFINED", "STRING"):
         raise KeyError(name)
-    return small.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    return small.get(name) or 8 * stored_dtype(data_type).itemsize
+
+
+def stored_dtype(data_type: int) -> np.dtype:
+    """The type of a tensor's little-endian bytes; that of bfloat16 is not known to every release of onnx."""
+    return FLOAT_TYPES.get(data_type) or onnx.helper.tensor_dtype_to_np_dtype(data_type).newbyteorder("<")
 
 
 def read_floats(tensor: TensorProto, folder: Path) -> np.ndarray:
