@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anatomy_export.exporter.onnx_graph import MICROSOFT, MOST_STEPS, Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_sizes import width_reader
 from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES
 
 MS = f"{MICROSOFT}."
@@ -63,10 +64,13 @@ class Ffn:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What looks like an FFN but cannot be cut, and why."""
+    """What looks like an FFN but cannot be cut, and why. `node` is its last product; `in_residual`: what that gives is
+    added to the residual, as it is in a layer and not in a head."""
 
     name: str
     reason: str
+    node: int
+    in_residual: bool = False
 
 
 class _NotAnFfn(Exception):
@@ -89,7 +93,7 @@ def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
         except _NotAnFfn:
             continue
         except _CannotCut as reason:
-            found.append(Refusal(node.name or node.output[0], str(reason)))
+            found.append(Refusal(node.name or node.output[0], str(reason), index))
     return found
 
 
@@ -125,6 +129,7 @@ class _Search:
         self.biases: list[Use] = []
         self.shapes: dict[int, Use] = {}
         self.shaped_by: list[str] = []
+        self.doubts: list[str] = []
 
     def ffn(self) -> Ffn:
         node = self.graph.nodes[self.down.node]
@@ -135,6 +140,8 @@ class _Search:
         if up.shape != self.down.shape[::-1]:
             raise _NotAnFfn
         down_bias, residual = self._to_the_residual()
+        if self.doubts:
+            raise _CannotCut(self.doubts[0])
         self._check_nothing_leaks()
         self._check_sizes()
         return Ffn(
@@ -169,8 +176,8 @@ class _Search:
         if axis != -1:
             raise _NotAnFfn
         if self.up is not None and self.up.node != product.node:
-            raise _CannotCut("two products feed its activation (a gated FFN?)")
-        self.up = product
+            self.doubts.append("two products feed its activation (a gated FFN?)")
+        self.up = self.up or product
 
     def _inputs(self, index: int, axis: int) -> list[tuple[str, int]]:
         """The computed inputs of a point-wise node, each with the axis of its neurons."""
@@ -240,7 +247,7 @@ class _Search:
         if sizes[-1] == self.down.shape[0]:
             self.shapes[reshape] = use
         elif sizes[-1] != -1 or np.any(sizes[:-1] > 1):
-            raise _CannotCut(f"a Reshape inside has the size {sizes.tolist()}")
+            self.doubts.append(f"a Reshape inside has the size {sizes.tolist()}")
 
     def _check_sizes(self) -> None:
         """Sizes computed while the model runs must come from the values that are cut."""
@@ -354,6 +361,15 @@ class _Search:
             if others or self.graph.escapes(name):
                 where = f"node '{self.graph.nodes[others[0]].name}'" if others else "the graph's output"
                 raise _CannotCut(f"its value '{name}' is also used by {where}")
+        for name, axis in self.inner.items():
+            for use in self.graph.uses[name]:
+                if operator(self.graph.nodes[use.node]) == "Shape":
+                    self._check_width_stays(use.node, axis)
+
+    def _check_width_stays(self, shape: int, axis: int) -> None:
+        reader = width_reader(self.graph, shape, axis, inside=self.kinds.keys())
+        if reader is not None:
+            raise _CannotCut(f"its width, which the cut changes, is read by {reader}")
 
     def _description(self, up: Product) -> str:
         kinds = [self.kinds[index] for index in sorted(self.kinds) if self.kinds[index] in NONLINEAR]

@@ -1,14 +1,16 @@
 """Who makes and who uses each value of an ONNX graph, and which values are constants."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 
-from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array
+from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array, without_large_tensors
 
 STANDARD, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
 MOST_STEPS = 64
@@ -64,6 +66,7 @@ class Graph:
 
     def __init__(self, model: onnx.ModelProto):
         self.proto = model.graph
+        self._model = model
         self.nodes = list(model.graph.node)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
@@ -110,6 +113,20 @@ class Graph:
             name = node.input[0]
         return None
 
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The number of axes of every value of which it can be told."""
+        try:
+            inferred = onnx.shape_inference.infer_shapes(without_large_tensors(self._model), data_prop=True).graph
+        except Exception:  # a graph that is not valid: what it says itself
+            inferred = self.proto
+        known = (*inferred.input, *inferred.value_info, *inferred.output)
+        return {
+            value.name: len(value.type.tensor_type.shape.dim)
+            for value in known
+            if value.type.tensor_type.HasField("shape")
+        }
+
     def array(self, name: str) -> np.ndarray | None:
         """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""
         maker = self.producer.get(name)
@@ -134,15 +151,26 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
     return None
 
 
+def nested_nodes(node: NodeProto) -> Iterator[NodeProto]:
+    """The nodes of the graphs nested in a node."""
+    for graph in _nested_graphs(node):
+        yield from graph.node
+
+
 def _names_inside(node: NodeProto) -> set[str]:
     """Names that the graphs nested in a node use."""
     names: set[str] = set()
-    graphs = [graph for one in node.attribute for graph in (*([one.g] if one.HasField("g") else []), *one.graphs)]
-    while graphs:
-        graph = graphs.pop()
+    for graph in _nested_graphs(node):
         names |= {value.name for value in graph.output}
-        for inner in graph.node:
-            names |= set(inner.input)
-            for one in inner.attribute:
-                graphs.extend((*([one.g] if one.HasField("g") else []), *one.graphs))
+        names |= {name for inner in graph.node for name in inner.input}
     return names
+
+
+def _nested_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes, and those nested in them."""
+    left = [node]
+    while left:
+        for one in left.pop().attribute:
+            for graph in (*([one.g] if one.HasField("g") else []), *one.graphs):
+                yield graph
+                left.extend(graph.node)

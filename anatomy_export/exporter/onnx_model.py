@@ -11,6 +11,7 @@ from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_ffn import QUANTISED, Ffn, Refusal, find_ffns
 from anatomy_export.exporter.onnx_graph import Graph, operator
+from anatomy_export.exporter.onnx_missed import with_missed
 from anatomy_export.exporter.onnx_tensors import all_tensors, external_region, is_external, read_model
 from anatomy_export.exporter.onnx_weights import OnnxFfn
 
@@ -33,7 +34,7 @@ class OnnxModel:
             if self.proto.functions:
                 self.proto = onnx.inliner.inline_local_functions(self.proto)
             self.graph = Graph(self.proto)
-            self.found = find_ffns(self.graph)
+            self.found = with_missed(self.graph, find_ffns(self.graph))
         self.ffns = [OnnxFfn(self.graph, one, self.folder) for one in self.found if isinstance(one, Ffn)]
         if not self.ffns:
             raise AnatomyError(f"{self.path}: no FFN found to cut{self._reasons()}")
@@ -67,24 +68,33 @@ class OnnxModel:
         external = {external_region(one, self.folder).path for one in all_tensors(self.proto) if is_external(one)}
         return {self.path, *external}
 
-    def check_layers(self, count: int) -> None:
+    def check_layers(self, count: int, next_step: str = "") -> None:
         """Raise AnatomyError unless there is an FFN to cut for each of `count` layers; say which lack one, and why."""
         if len(self.ffns) != count:
             raise AnatomyError(
                 f"{self.path}: {count} layers are to be cut, {len(self.ffns)} FFNs can be in this graph"
-                f"{self._reasons()}; nothing was written"
+                f"{self._reasons()}; nothing was written{next_step}"
             )
 
-    def skipped_after(self) -> str:
-        """What looks like an FFN after the last one, most likely of a head, and why it cannot be cut; "" for nothing.
+    def refuse_uncut(self) -> None:
+        """Raise AnatomyError where what looks like a layer's FFN cannot be cut, so that the cut would pass it over."""
+        passed_over = sum(isinstance(entry, Refusal) and entry.in_residual for entry in self.found)
+        self.check_layers(
+            len(self.ffns) + passed_over,
+            "; next step: export it in a form that can be cut, or pass --allow-uncut to cut the others",
+        )
 
-        Raises:
-            AnatomyError: such a one stands before the last FFN: a layer would be passed over.
-        """
-        last = max(index for index, one in enumerate(self.found) if isinstance(one, Ffn))
-        if any(isinstance(one, Refusal) for one in self.found[:last]):
-            self.check_layers(last + 1)
-        return self._reasons() if any(isinstance(one, Refusal) for one in self.found) else ""
+    @property
+    def places(self) -> list[int]:
+        """Which layer each FFN is, counting those that cannot be cut."""
+        counted = [entry for entry in self.found if isinstance(entry, Ffn) or entry.in_residual]
+        return [index for index, entry in enumerate(counted) if isinstance(entry, Ffn)]
+
+    def uncut(self) -> str:
+        """What looks like an FFN and cannot be cut, and why, after the number of the others; "" for nothing."""
+        if not any(isinstance(entry, Refusal) for entry in self.found):
+            return ""
+        return f"{len(self.ffns)} FFN{'s' if len(self.ffns) > 1 else ''} found{self._reasons()}"
 
     def _reasons(self) -> str:
         refused = [

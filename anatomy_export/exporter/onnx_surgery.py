@@ -22,7 +22,8 @@ from anatomy_export.progress import Progress
 
 @dataclass(frozen=True)
 class LayerCut:
-    """One layer: neurons before and after, and which operators the FFN was found by."""
+    """One layer, counted with those that cannot be cut: neurons before and after, and which operators the FFN was found
+    by."""
 
     layer: int
     width: int
@@ -93,8 +94,8 @@ def slice_onnx(
         _check_repair_fits(model, repair)
     before = sum(file.stat().st_size for file in model.files())
     layers = tuple(
-        LayerCut(layer.layer, layer.width, len(layer.keep), ffn.found_as)
-        for layer, ffn in zip(plan.layers, model.ffns, strict=True)
+        LayerCut(place, layer.width, len(layer.keep), ffn.found_as)
+        for place, layer, ffn in zip(model.places, plan.layers, model.ffns, strict=True)
     )
     fingerprint = after = judged = accuracy = accuracy_before = None
     if output is not None:
