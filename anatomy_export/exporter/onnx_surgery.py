@@ -10,6 +10,7 @@ import onnx
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
+from anatomy_export.exporter.onnx_masked import NotRunError, masked_run
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_tensors import DataFile, without_large_tensors
 from anatomy_export.exporter.onnx_texts import Judge, TextSession
@@ -34,7 +35,8 @@ class LayerCut:
 @dataclass(frozen=True)
 class SliceResult:
     """What was cut. Before and after: `size_bytes` of the file and its external data, `accuracy` as a fraction, None
-    where there is nothing to measure it on. `judged`: what the precision cost of that."""
+    where there is nothing to measure it on. `judged`: what the precision cost of that. `max_abs_error`: the largest
+    difference of an output of the fp32 cut from the model with the same neurons masked, None where it was not run."""
 
     output: Path | None
     layers: tuple[LayerCut, ...]
@@ -45,6 +47,7 @@ class SliceResult:
     precision: str = "fp32"
     accuracy: tuple[float | None, float | None] = (None, None)
     judged: PrecisionReport | None = None
+    max_abs_error: float | None = None
 
     def as_dict(self) -> dict:
         """The value of `--json`."""
@@ -60,6 +63,7 @@ class SliceResult:
             "source_fingerprint": self.source_fingerprint,
             "fingerprint": self.fingerprint,
             "accuracy": {"dense": self.accuracy[0], "pruned": self.accuracy[1]},
+            "max_abs_error": self.max_abs_error,
             "precision": self.precision,
             "precision_report": None if self.judged is None else asdict(self.judged),
         }
@@ -97,7 +101,7 @@ def slice_onnx(
         LayerCut(place, layer.width, len(layer.keep), ffn.found_as)
         for place, layer, ffn in zip(model.places, plan.layers, model.ffns, strict=True)
     )
-    fingerprint = after = judged = accuracy = accuracy_before = None
+    fingerprint = after = judged = accuracy = accuracy_before = max_error = None
     if output is not None:
         refuse_own_files(model, output)
         with staged_file(output, force, part=f"{output.name}.data") as staged:
@@ -105,9 +109,11 @@ def slice_onnx(
                 with progress.stage(f"accuracy of {model.path.name} on {len(judge.test)} texts"):
                     accuracy_before = judge.accuracy(model.path, str(model.path))
             if precision.converts:
-                fingerprint, judged = _cut_and_convert(model, plan, repair, staged, precision, judge, progress)
+                fingerprint, max_error, judged = _cut_and_convert(
+                    model, plan, repair, staged, precision, judge, progress
+                )
             else:
-                fingerprint = _cut_and_write(model, plan, repair, staged, progress)
+                fingerprint, max_error = _cut_and_write(model, plan, repair, staged, progress)
             if judged is not None:
                 accuracy = judged.accuracy
             elif judge is not None:
@@ -124,6 +130,7 @@ def slice_onnx(
         precision=precision.name,
         accuracy=(accuracy_before, accuracy),
         judged=judged,
+        max_abs_error=max_error,
     )
 
 
@@ -153,11 +160,11 @@ def _cut_and_convert(
     precision: Precision,
     judge: Judge | None,
     progress: Progress,
-) -> tuple[str, PrecisionReport | None]:
+) -> tuple[str, float | None, PrecisionReport | None]:
     """Cut in float32, then write that in another precision to `staged`.
 
     Returns:
-        The fingerprint of the float32 weights, and what the precision costs, where that is judged.
+        Of the float32 file the fingerprint and the largest error, and what the precision costs, where that is judged.
 
     Raises:
         AnatomyError: the file's weights are not float32. VerifyError: it loses more accuracy than it may.
@@ -169,23 +176,39 @@ def _cut_and_convert(
         )
     with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
         cut = Path(folder) / "cut.onnx"
-        fingerprint = _cut_and_write(model, plan, repair, cut, progress)
+        fingerprint, max_error = _cut_and_write(model, plan, repair, cut, progress)
         with progress.stage(f"convert to {precision.name}"):
             calibration = judge.calibration_inputs() if judge is not None and precision.calibrated else ()
             conversion = convert_precision(cut, staged, precision, calibration)
             TextSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
         if judge is None:
-            return fingerprint, None
+            return fingerprint, max_error, None
         with progress.stage(f"compare {precision.name} with fp32 on {len(judge.test)} texts"):
             if precision.name == "fp16":
                 check_fp16_range(cut, staged, judge.range_inputs())
             report = judge.report(cut, staged, precision, conversion)
             report.raise_for_drop()
-    return fingerprint, report
+    return fingerprint, max_error, report
 
 
-def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress) -> str:
-    """Write the cut model to `staged`, its external data beside it; returns its fingerprint."""
+def _cut_and_write(
+    model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress
+) -> tuple[str, float | None]:
+    """Write the cut model to `staged`, its external data beside it.
+
+    Returns:
+        Its fingerprint, and the largest error against the model with the same neurons masked; None where that was not
+        run, which is said.
+
+    Raises:
+        AnatomyError: it cannot be cut, or the result is not valid or computes something else.
+    """
+    masked, max_error, reason = None, None, ""
+    with progress.stage("run it with the neurons masked"), damage_is_refused(model.path):
+        try:
+            masked = masked_run(model, plan, repair)
+        except NotRunError as error:
+            reason = str(error)
     editor = Editor(model.proto, model.graph, DataFile(staged.parent, f"{staged.name}.data"))
     with progress.stage("cut"), damage_is_refused(model.path):
         found = ffn_fingerprint(
@@ -198,7 +221,11 @@ def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, sta
         editor.save(staged, model.folder)
     with progress.stage("check the result"), damage_is_refused(model.path):
         _check(OnnxModel(staged, model.proto), plan, found if exact else None)
-    return found
+        if masked is not None:
+            max_error = masked.max_error(staged)
+    if masked is None:
+        progress.note(f"note: the cut file was not run beside the uncut one with its neurons masked: {reason}")
+    return found, max_error
 
 
 def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) -> None:
