@@ -59,6 +59,7 @@ Examples:
 @data_options
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens of a text that are read. Default: 128.")
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Of --data: test examples. Default: all.")
+@click.option("--allow-uncut", is_flag=True, help="Without a plan: cut the others where an FFN cannot be.")
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan of --keep-ratio too.")
 @click.option("--force", is_flag=True, help="Replace an earlier output.")
 @click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
@@ -86,7 +87,9 @@ def _refuse_contradictions(options: dict) -> None:
         raise click.UsageError("Give either --plan or --keep-ratio.")
     if options["plan"]:
         refuse_together(
-            "--plan", "already says which neurons stay", ("criterion", "align", "seed", *OF_ANATOMY, "save_plan")
+            "--plan",
+            "already says which neurons stay",
+            ("criterion", "align", "seed", *OF_ANATOMY, "save_plan", "allow_uncut"),
         )
     for criterion, names in (("random", ("seed",)), ("anatomy", OF_ANATOMY)):
         for name in names if options["plan"] is None and options["criterion"] != criterion else ():

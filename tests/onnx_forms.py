@@ -187,9 +187,9 @@ def computed_scale(b: Builder, x: str) -> str:
 
 
 REFUSED = {
-    "gemm with alpha": (with_product("Gemm", alpha=0.5), "its Gemm 'Gemm_1' has the alpha 0.5"),
-    "gemm with beta": (with_product("Gemm", beta=2.0), "its Gemm 'Gemm_1' has the beta 2"),
-    "fused matmul with alpha": (with_product("FusedMatMul", MS, alpha=0.25), "its FusedMatMul .* has the alpha 0.25"),
+    "gemm with alpha": (with_product("Gemm", alpha=0.5), "its Gemm 'Gemm_1' of 'up0' has alpha 0.5"),
+    "gemm with beta": (with_product("Gemm", beta=2.0), "its Gemm 'Gemm_1' of 'up0' has beta 2"),
+    "fused matmul with alpha": (with_product("FusedMatMul", MS, alpha=0.25), "its FusedMatMul .* has alpha 0.25"),
     "activation at down": (fused_activation_at_down, "Relu is applied to what its down-projection gives"),
     "lora at up": (lora_at_up, "a second product is added to its up-projection .LoRA that was not merged"),
     "lora at down": (lora_at_down, "a second product reads its neurons .LoRA that was not merged"),

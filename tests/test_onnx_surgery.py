@@ -295,13 +295,6 @@ def test_without_a_plan_a_layer_that_cannot_be_cut_is_said(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_what_looks_like_an_ffn_after_the_last_is_named(tmp_path):
-    onnx.save(ffn_model("gemm"), tmp_path / "m.onnx")
-    told = io.StringIO()
-    run_slice(SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.4), Progress(Console(file=told)))
-    assert "note: 2 FFNs found. Not cut: layer 2" in " ".join(told.getvalue().split())
-
-
 def stored_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights of the FFNs in float16, each behind a Cast to float32."""
     casts = []

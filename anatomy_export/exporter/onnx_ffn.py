@@ -11,6 +11,7 @@ import numpy as np
 
 from anatomy_export.exporter.onnx_graph import MICROSOFT, MOST_STEPS, Constant, Graph, Use, attribute, operator
 from anatomy_export.exporter.onnx_product import Product, as_product
+from anatomy_export.exporter.onnx_sizes import width_reader
 
 MS = f"{MICROSOFT}."
 OF_ONE_VALUE = {"Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
@@ -65,10 +66,13 @@ class Ffn:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What looks like an FFN but cannot be cut, and why."""
+    """What looks like an FFN but cannot be cut, and why. `node` is its last product; `in_residual`: what that gives is
+    added to the residual, as it is in a layer and not in a head."""
 
     name: str
     reason: str
+    node: int
+    in_residual: bool = False
 
 
 class _NotAnFfn(Exception):
@@ -91,7 +95,7 @@ def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
         except _NotAnFfn:
             continue
         except _CannotCut as reason:
-            found.append(Refusal(node.name or node.output[0], str(reason)))
+            found.append(Refusal(node.name or node.output[0], str(reason), index))
     return found
 
 
@@ -108,6 +112,7 @@ class _Search:
         self.nonlinear = False
         self.shapes: dict[int, Use] = {}
         self.shaped_by: list[str] = []
+        self.doubts: list[str] = []
 
     def ffn(self) -> Ffn:
         node = self.graph.nodes[self.down.node]
@@ -118,6 +123,8 @@ class _Search:
         if not (self.nonlinear or up.activation) and up.shape[1] < up.shape[0]:
             raise _NotAnFfn
         down_bias, residual = self._to_the_residual()
+        if self.doubts:
+            raise _CannotCut(self.doubts[0])
         self._check_is_no_adapter(up, residual)
         self._check_is_plain(up)
         self._check_nothing_leaks()
@@ -155,9 +162,13 @@ class _Search:
         if axis != product.out_axis:
             raise _NotAnFfn
         if self.up is not None and self.up.node != product.node:
-            if self.up.shape[0] != product.shape[0]:
-                raise _CannotCut("a second product is added to its up-projection (LoRA that was not merged?)")
-            raise _CannotCut("two products feed its activation (a gated FFN?)")
+            self.doubts.append(
+                "two products feed its activation (a gated FFN?)"
+                if self.up.shape[0] == product.shape[0]
+                else "a second product is added to its up-projection (LoRA that was not merged?)"
+            )
+            if self.up.shape[0] >= product.shape[0]:
+                return
         self.up = product
 
     def _check_is_plain(self, up: Product) -> None:
@@ -165,7 +176,8 @@ class _Search:
         for product in (up, self.down):
             if product.peculiarity:
                 node = self.graph.nodes[product.node]
-                raise _CannotCut(f"its {operator(node).removeprefix(MS)} '{node.name}' {product.peculiarity}")
+                where = f"{node.op_type} '{node.name or node.output[0]}' of '{product.weight.name}'"
+                raise _CannotCut(f"its {where} {product.peculiarity}")
         if self.down.activation:
             raise _CannotCut(f"{self.down.activation} is applied to what its down-projection gives")
         if self.reshaped_by:
@@ -257,7 +269,7 @@ class _Search:
         if sizes[-1] == self.down.shape[0]:
             self.shapes[reshape] = use
         elif sizes[-1] != -1 or np.any(sizes[:-1] > 1):
-            raise _CannotCut(f"a Reshape inside has the size {sizes.tolist()}")
+            self.doubts.append(f"a Reshape inside has the size {sizes.tolist()}")
 
     def _check_sizes(self) -> None:
         """Sizes computed while the model runs must come from the values that are cut."""
@@ -409,6 +421,15 @@ class _Search:
             if others or self.graph.escapes(name):
                 where = f"node '{self.graph.nodes[others[0]].name}'" if others else "the graph's output"
                 raise _CannotCut(f"its value '{name}' is also used by {where}")
+        for name, axis in self.inner.items():
+            for use in self.graph.uses[name]:
+                if operator(self.graph.nodes[use.node]) == "Shape":
+                    self._check_width_stays(use.node, axis)
+
+    def _check_width_stays(self, shape: int, axis: int) -> None:
+        reader = width_reader(self.graph, shape, axis, inside=self.kinds.keys())
+        if reader is not None:
+            raise _CannotCut(f"its width, which the cut changes, is read by {reader}")
 
     def _description(self, up: Product) -> str:
         kinds = [self.kinds[index] for index in sorted(self.kinds) if self.kinds[index] in NONLINEAR]

@@ -1,7 +1,9 @@
 """Who makes and who uses each value of an ONNX graph, and which values are constants."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import heappop, heappush
 from math import prod
 
@@ -10,7 +12,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array
+from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array, without_large_tensors
 
 STANDARD, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
 MOST_STEPS = 64
@@ -72,6 +74,7 @@ class Graph:
 
     def __init__(self, model: onnx.ModelProto):
         self.proto = model.graph
+        self._model = model
         self.nodes = list(model.graph.node)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
@@ -117,6 +120,20 @@ class Graph:
                 return None
             name = node.input[0]
         return None
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The number of axes of every value of which it can be told."""
+        try:
+            inferred = onnx.shape_inference.infer_shapes(without_large_tensors(self._model), data_prop=True).graph
+        except Exception:  # a graph that is not valid: what it says itself
+            inferred = self.proto
+        known = (*inferred.input, *inferred.value_info, *inferred.output)
+        return {
+            value.name: len(value.type.tensor_type.shape.dim)
+            for value in known
+            if value.type.tensor_type.HasField("shape")
+        }
 
     def array(self, name: str) -> np.ndarray | None:
         """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""
@@ -180,15 +197,26 @@ def _names_used(node: NodeProto) -> set[str]:
     return {name for name in node.input if name} | _names_inside(node)
 
 
+def nested_nodes(node: NodeProto) -> Iterator[NodeProto]:
+    """The nodes of the graphs nested in a node."""
+    for graph in _nested_graphs(node):
+        yield from graph.node
+
+
 def _names_inside(node: NodeProto) -> set[str]:
     """Names that the graphs nested in a node use."""
     names: set[str] = set()
-    graphs = [graph for one in node.attribute for graph in (*([one.g] if one.HasField("g") else []), *one.graphs)]
-    while graphs:
-        graph = graphs.pop()
+    for graph in _nested_graphs(node):
         names |= {value.name for value in graph.output}
-        for inner in graph.node:
-            names |= set(inner.input)
-            for one in inner.attribute:
-                graphs.extend((*([one.g] if one.HasField("g") else []), *one.graphs))
+        names |= {name for inner in graph.node for name in inner.input}
     return names
+
+
+def _nested_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes, and those nested in them."""
+    left = [node]
+    while left:
+        for one in left.pop().attribute:
+            for graph in (*([one.g] if one.HasField("g") else []), *one.graphs):
+                yield graph
+                left.extend(graph.node)

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -13,7 +12,8 @@ from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_ffn import QUANTISED, Ffn, Refusal, find_ffns
 from anatomy_export.exporter.onnx_graph import Graph, operator, sort_nodes_
-from anatomy_export.exporter.onnx_shared import join_twins
+from anatomy_export.exporter.onnx_missed import with_missed
+from anatomy_export.exporter.onnx_shared import join_twins, take_apart
 from anatomy_export.exporter.onnx_tensors import all_tensors, external_region, is_external, read_model
 from anatomy_export.exporter.onnx_weights import OnnxFfn
 
@@ -37,7 +37,7 @@ class OnnxModel:
                 self.proto = onnx.inliner.inline_local_functions(self.proto)
             sort_nodes_(self.proto.graph)
             self.graph = Graph(self.proto)
-            self.found = join_twins(self.graph, find_ffns(self.graph))
+            self.found = join_twins(self.graph, with_missed(self.graph, find_ffns(self.graph)))
         self.ffns = [OnnxFfn(self.graph, one, self.folder) for one in self.found if isinstance(one, Ffn)]
         if not self.ffns:
             raise AnatomyError(f"{self.path}: no FFN found to cut{self._reasons()}")
@@ -87,33 +87,41 @@ class OnnxModel:
         Raises:
             AnatomyError: there are not as many either way.
         """
-        places = [place for ffn in self.ffns for place in ffn.ffn.places]
-        if count == len(self.ffns) or count != len(places):
-            self.check_layers(count)
-            return self
         apart = copy.copy(self)
-        places.sort(key=lambda place: place.down.node)
-        apart.ffns = [OnnxFfn(self.graph, replace(place, twins=()), self.folder) for place in places]
-        return apart
+        apart.found = take_apart(self.found)
+        apart.ffns = [OnnxFfn(self.graph, entry, self.folder) for entry in apart.found if isinstance(entry, Ffn)]
+        if count != len(self.ffns) and count == len(apart.ffns):
+            return apart
+        self.check_layers(count)
+        return self
 
-    def check_layers(self, count: int) -> None:
+    def check_layers(self, count: int, next_step: str = "") -> None:
         """Raise AnatomyError unless there is an FFN to cut for each of `count` layers; say which lack one, and why."""
         if len(self.ffns) != count:
             raise AnatomyError(
                 f"{self.path}: {count} layers are to be cut, {len(self.ffns)} FFNs can be in this graph"
-                f"{self._reasons()}; nothing was written"
+                f"{self._reasons()}; nothing was written{next_step}"
             )
 
-    def skipped_after(self) -> str:
-        """What looks like an FFN after the last one, most likely of a head, and why it cannot be cut; "" for nothing.
+    def refuse_uncut(self) -> None:
+        """Raise AnatomyError where what looks like a layer's FFN cannot be cut, so that the cut would pass it over."""
+        passed_over = sum(isinstance(entry, Refusal) and entry.in_residual for entry in self.found)
+        self.check_layers(
+            len(self.ffns) + passed_over,
+            "; next step: export it in a form that can be cut, or pass --allow-uncut to cut the others",
+        )
 
-        Raises:
-            AnatomyError: such a one stands before the last FFN: a layer would be passed over.
-        """
-        last = max(index for index, one in enumerate(self.found) if isinstance(one, Ffn))
-        if any(isinstance(one, Refusal) for one in self.found[:last]):
-            self.check_layers(last + 1)
-        return self._reasons() if any(isinstance(one, Refusal) for one in self.found) else ""
+    @property
+    def places(self) -> list[int]:
+        """Which layer each FFN is, counting those that cannot be cut."""
+        counted = [entry for entry in self.found if isinstance(entry, Ffn) or entry.in_residual]
+        return [index for index, entry in enumerate(counted) if isinstance(entry, Ffn)]
+
+    def uncut(self) -> str:
+        """What looks like an FFN and cannot be cut, and why, after the number of the others; "" for nothing."""
+        if not any(isinstance(entry, Refusal) for entry in self.found):
+            return ""
+        return f"{len(self.ffns)} FFN{'s' if len(self.ffns) > 1 else ''} found{self._reasons()}"
 
     def _reasons(self) -> str:
         refused = [

@@ -99,7 +99,7 @@ def _peculiarity(node: NodeProto) -> str:
     for name in ("alpha", "beta") if operator(node) in (*GEMMS, FUSED_MATMUL) else ():
         factor = attribute(node, name, 1.0)
         if factor != 1.0 and (name == "alpha" or len(node.input) > 2):
-            return f"has the {name} {factor:g}"
+            return f"has {name} {factor:g}"
     return ""
 
 

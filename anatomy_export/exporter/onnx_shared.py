@@ -26,10 +26,17 @@ def join_twins(graph: Graph, found: list[Ffn | Refusal]) -> list[Ffn | Refusal]:
         others = {other: found[other] for other in sorted(sharing - {index})}
         reason = next((text for other in others.values() if (text := _difference(graph, one, other))), "")
         if reason:
-            joined.append(Refusal(one.name, reason))
+            joined.append(Refusal(one.name, reason, one.down.node, in_residual=True))
         elif not others or index < min(others):
             joined.append(replace(one, twins=tuple(other for other in others.values() if isinstance(other, Ffn))))
     return joined
+
+
+def take_apart(found: list[Ffn | Refusal]) -> list[Ffn | Refusal]:
+    """The same with every FFN for itself again, in topological order."""
+    places = [place for one in found for place in (one.places if isinstance(one, Ffn) else [one])]
+    apart = [replace(place, twins=()) if isinstance(place, Ffn) else place for place in places]
+    return sorted(apart, key=lambda place: place.down.node if isinstance(place, Ffn) else place.node)
 
 
 def _difference(graph: Graph, ffn: Ffn, other: Ffn | Refusal) -> str:

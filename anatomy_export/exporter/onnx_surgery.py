@@ -10,6 +10,7 @@ import onnx
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
+from anatomy_export.exporter.onnx_masked import NotRunError, masked_run
 from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_tensors import DataFile, read_model, without_large_tensors
 from anatomy_export.exporter.onnx_texts import Judge, TextSession
@@ -22,7 +23,8 @@ from anatomy_export.progress import Progress
 
 @dataclass(frozen=True)
 class LayerCut:
-    """One layer: neurons before and after, and which operators the FFN was found by."""
+    """One layer, counted with those that cannot be cut: neurons before and after, and which operators the FFN was found
+    by."""
 
     layer: int
     width: int
@@ -33,7 +35,8 @@ class LayerCut:
 @dataclass(frozen=True)
 class SliceResult:
     """What was cut. Before and after: `size_bytes` of the file and its external data, `accuracy` as a fraction, None
-    where there is nothing to measure it on. `judged`: what the precision cost of that."""
+    where there is nothing to measure it on. `judged`: what the precision cost of that. `max_abs_error`: the largest
+    difference of an output of the fp32 cut from the model with the same neurons masked, None where it was not run."""
 
     output: Path | None
     layers: tuple[LayerCut, ...]
@@ -44,6 +47,7 @@ class SliceResult:
     precision: str = "fp32"
     accuracy: tuple[float | None, float | None] = (None, None)
     judged: PrecisionReport | None = None
+    max_abs_error: float | None = None
 
     def as_dict(self) -> dict:
         """The value of `--json`."""
@@ -59,6 +63,7 @@ class SliceResult:
             "source_fingerprint": self.source_fingerprint,
             "fingerprint": self.fingerprint,
             "accuracy": {"dense": self.accuracy[0], "pruned": self.accuracy[1]},
+            "max_abs_error": self.max_abs_error,
             "precision": self.precision,
             "precision_report": None if self.judged is None else asdict(self.judged),
         }
@@ -93,10 +98,10 @@ def slice_onnx(
         _check_repair_fits(model, repair)
     before = sum(file.stat().st_size for file in model.files())
     layers = tuple(
-        LayerCut(layer.layer, layer.width, len(layer.keep), ffn.found_as)
-        for layer, ffn in zip(plan.layers, model.ffns, strict=True)
+        LayerCut(place, layer.width, len(layer.keep), ffn.found_as)
+        for place, layer, ffn in zip(model.places, plan.layers, model.ffns, strict=True)
     )
-    fingerprint = after = judged = accuracy = accuracy_before = None
+    fingerprint = after = judged = accuracy = accuracy_before = max_error = None
     if output is not None:
         refuse_own_files(model, output)
         with staged_file(output, force, part=f"{output.name}.data") as staged:
@@ -104,9 +109,11 @@ def slice_onnx(
                 with progress.stage(f"accuracy of {model.path.name} on {len(judge.test)} texts"):
                     accuracy_before = judge.accuracy(model.path, str(model.path))
             if precision.converts:
-                fingerprint, judged = _cut_and_convert(model, plan, repair, staged, precision, judge, progress)
+                fingerprint, max_error, judged = _cut_and_convert(
+                    model, plan, repair, staged, precision, judge, progress
+                )
             else:
-                fingerprint = _cut_and_write(model, plan, repair, staged, progress)
+                fingerprint, max_error = _cut_and_write(model, plan, repair, staged, progress)
             if judged is not None:
                 accuracy = judged.accuracy
             elif judge is not None:
@@ -123,6 +130,7 @@ def slice_onnx(
         precision=precision.name,
         accuracy=(accuracy_before, accuracy),
         judged=judged,
+        max_abs_error=max_error,
     )
 
 
@@ -157,11 +165,11 @@ def _cut_and_convert(
     precision: Precision,
     judge: Judge | None,
     progress: Progress,
-) -> tuple[str, PrecisionReport | None]:
+) -> tuple[str, float | None, PrecisionReport | None]:
     """Cut in float32, then write that in another precision to `staged`.
 
     Returns:
-        The fingerprint of the float32 weights, and what the precision costs, where that is judged.
+        Of the float32 file the fingerprint and the largest error, and what the precision costs, where that is judged.
 
     Raises:
         AnatomyError: the file's weights are not float32. VerifyError: it loses more accuracy than it may.
@@ -173,23 +181,39 @@ def _cut_and_convert(
         )
     with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
         cut = Path(folder) / "cut.onnx"
-        fingerprint = _cut_and_write(model, plan, repair, cut, progress)
+        fingerprint, max_error = _cut_and_write(model, plan, repair, cut, progress)
         with progress.stage(f"convert to {precision.name}"):
             calibration = judge.calibration_inputs() if judge is not None and precision.calibrated else ()
             conversion = convert_precision(cut, staged, precision, calibration)
             TextSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
         if judge is None:
-            return fingerprint, None
+            return fingerprint, max_error, None
         with progress.stage(f"compare {precision.name} with fp32 on {len(judge.test)} texts"):
             if precision.name == "fp16":
                 check_fp16_range(cut, staged, judge.range_inputs())
             report = judge.report(cut, staged, precision, conversion)
             report.raise_for_drop()
-    return fingerprint, report
+    return fingerprint, max_error, report
 
 
-def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress) -> str:
-    """Write the cut model to `staged`, its external data beside it; returns its fingerprint."""
+def _cut_and_write(
+    model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress
+) -> tuple[str, float | None]:
+    """Write the cut model to `staged`, its external data beside it.
+
+    Returns:
+        Its fingerprint, and the largest error against the model with the same neurons masked; None where that was not
+        run, which is said.
+
+    Raises:
+        AnatomyError: it cannot be cut, or the result is not valid or computes something else.
+    """
+    masked, max_error, reason = None, None, ""
+    with progress.stage("run it with the neurons masked"), damage_is_refused(model.path):
+        try:
+            masked = masked_run(model, plan, repair)
+        except NotRunError as error:
+            reason = str(error)
     editor = Editor(model.proto, model.graph, DataFile(staged.parent, f"{staged.name}.data"))
     with progress.stage("cut"), damage_is_refused(model.path):
         found = ffn_fingerprint(
@@ -203,7 +227,11 @@ def _cut_and_write(model: OnnxModel, plan: PrunePlan, repair: Repair | None, sta
     with progress.stage("check the result"), damage_is_refused(model.path):
         _check_is_valid(model, progress)
         _check(OnnxModel(staged, model.proto).for_layers(len(plan.layers)), plan, found if exact else None)
-    return found
+        if masked is not None:
+            max_error = masked.max_error(staged)
+    if masked is None:
+        progress.note(f"note: the cut file was not run beside the uncut one with its neurons masked: {reason}")
+    return found, max_error
 
 
 def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) -> None:

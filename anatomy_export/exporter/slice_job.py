@@ -24,7 +24,8 @@ from anatomy_export.progress import Progress
 class SliceRequest:
     """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the file.
 
-    `probes` and `strong_threshold` are of criterion anatomy. `data` is the labelled text that accuracy is measured
+    `allow_uncut` cuts what can be, without a plan, although something else looks like an FFN. `probes` and
+    `strong_threshold` are of criterion anatomy. `data` is the labelled text that accuracy is measured
     on. Both read text with `tokenizer`, None for the tokenizer.json beside the model.
     """
 
@@ -41,6 +42,7 @@ class SliceRequest:
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: Path | None = None
     save_plan: Path | None = None
+    allow_uncut: bool = False
     force: bool = False
     dry_run: bool = False
 
@@ -68,7 +70,7 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             "next step: pass labelled text as --data"
         )
     with _plan_beside(request, plan):
-        return slice_onnx(
+        result = slice_onnx(
             model,
             plan,
             repair,
@@ -78,6 +80,9 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             force=request.force,
             progress=progress,
         )
+    if given is not None and (uncut := model.uncut()):
+        progress.note(f"note: {uncut}")
+    return result
 
 
 @contextmanager
@@ -126,9 +131,10 @@ def _judge(request: SliceRequest, model: OnnxModel, reader: TextReader) -> Judge
 
 
 def _own_plan(request: SliceRequest, model: OnnxModel, reader: TextReader | None, progress: Progress) -> PrunePlan:
-    skipped = model.skipped_after()
-    if skipped:
-        progress.note(f"note: {len(model.ffns)} FFNs found{skipped}")
+    if not request.allow_uncut:
+        model.refuse_uncut()
+    if uncut := model.uncut():
+        progress.note(f"note: {uncut}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
     with progress.stage(f"rank neurons by {request.criterion}"):
         if reader is not None and request.criterion == "anatomy":
