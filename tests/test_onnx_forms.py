@@ -14,6 +14,7 @@ from test_onnx_surgery import INPUTS, KEEP, cut, masked, outputs, plan_of, quiet
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.plan import read_plan
+from anatomy_export.exporter.precision import check_fp16_range, chosen_precision, convert_precision
 from anatomy_export.exporter.slice_job import SliceRequest, run_slice
 
 
@@ -196,7 +197,7 @@ def test_weights_of_two_bytes_are_ranked_and_keep_their_type(criterion, case, tm
     out, keep = cut_by_ratio(source, tmp_path, criterion=criterion)
     assert {tensor.data_type for tensor in out.graph.initializer} == {LOW[case]}
     expected = reference(in_float16(ffn_model("plain", masked(layers, keep)), LOW[case]))
-    assert reference(out) == pytest.approx(expected, abs=0.05 * np.abs(expected).max())
+    assert reference(out) == pytest.approx(expected, abs=0.05 * float(np.abs(expected).max()))
     if criterion == "magnitude":
         norms = [np.linalg.norm(one["W2"], axis=1) for one in layers]
         assert keep == tuple(tuple(sorted(np.argsort(-norm)[:5].tolist())) for norm in norms)
@@ -226,3 +227,27 @@ def test_an_adapter_is_not_taken_for_the_ffn(align, tmp_path):
     assert outputs(out) == pytest.approx(outputs(masked_source), abs=1e-5)
     with pytest.raises(AnatomyError, match="stands inside a layer's residual branch, after another product"):
         run_slice(SliceRequest(tmp_path / "in.onnx", tmp_path / "o.onnx", keep_ratio=0.5, align=align), quiet())
+
+
+WAYS = {"fp16": ("fp16", None), "dynamic int8": ("int8", None), "static int8": ("int8", "static")}
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_that_are_inputs_too_are_converted(way, ir_version, tmp_path):
+    name, int8 = WAYS[way]
+    model = ffn_model(ir_version=ir_version, opset=13)
+    if ir_version > 3:
+        known = [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in model.graph.initializer]
+        model.graph.input.extend(known)
+    path = cut(model, plan_of(weights()), tmp_path)
+    precision = chosen_precision(name, int8=int8)
+    convert_precision(path, tmp_path / "low.onnx", precision, [{"x": INPUTS}], flags=["avx2"])
+    converted = onnx.load(tmp_path / "low.onnx")
+    assert [value.name for value in converted.graph.input] == ["x"]
+    wide = {tensor.name for tensor in converted.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    assert not {"up0", "down0", "up1", "down1"} & wide
+    expected = outputs(path)
+    assert outputs(tmp_path / "low.onnx") == pytest.approx(expected, abs=0.15 * float(np.abs(expected).max()))
+    if name == "fp16":
+        check_fp16_range(path, tmp_path / "low.onnx", [{"x": INPUTS}])

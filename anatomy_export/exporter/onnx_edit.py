@@ -9,9 +9,14 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from anatomy_export.exporter.onnx_graph import Graph, Use
-from anatomy_export.exporter.onnx_tensors import DataFile, all_tensors, is_external, stored_dtype
+from anatomy_export.exporter.onnx_tensors import (
+    FIRST_IR_WITH_FREE_INITIALIZERS,
+    DataFile,
+    all_tensors,
+    is_external,
+    stored_dtype,
+)
 
-FIRST_IR_WITH_FREE_INITIALIZERS = 4
 DATA_FIELDS = (
     "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data", "raw_data", "external_data",
 )  # fmt: skip

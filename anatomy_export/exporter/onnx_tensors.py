@@ -18,6 +18,7 @@ LARGEST_PROTOBUF = 2**31 - 1
 COPY_BYTES = 2**24
 ALIGNMENT = 4096
 INLINE_BYTES = 1024
+FIRST_IR_WITH_FREE_INITIALIZERS = 4
 FLOAT_TYPES: dict[int, np.dtype] = {
     TensorProto.FLOAT: np.dtype("<f4"),
     TensorProto.FLOAT16: np.dtype("<f2"),
