@@ -25,9 +25,9 @@ def saved(folder, model: onnx.ModelProto, **options) -> Path:
 
 
 def classifier() -> onnx.ModelProto:
-    """Token ids of 30 words, a mask and types; two FFNs; logits of the first token."""
+    """Token ids of 30 words, a mask and types; two FFNs; logits of the mean over the tokens."""
     b = Builder()
-    table = np.random.default_rng(5).normal(size=(30, HIDDEN)).astype(np.float32)
+    table = np.random.default_rng(5).normal(0, 4, (30, HIDDEN)).astype(np.float32)
     words, kinds = (b.node("Gather", b.tensor(name, table[:rows]), ids)
                     for name, rows, ids in (("words", 30, "input_ids"), ("kinds", 2, "token_type_ids")))  # fmt: skip
     seen = b.node(
@@ -36,8 +36,10 @@ def classifier() -> onnx.ModelProto:
     x = b.node("Mul", b.node("Add", words, kinds), seen)
     for index, layer in enumerate(weights()):
         x = plain(b, x, layer, index)
-    first = b.node("Gather", x, b.tensor("first", np.array(0)), axis=1)
-    logits = b.node("MatMul", first, b.tensor("classifier", table[:HIDDEN]))
+    axis = b.tensor("1", np.array([1]))
+    total, count = (b.node("ReduceSum", value, axis, keepdims=0) for value in (b.node("Mul", x, seen), seen))
+    mean = b.node("Div", total, count)
+    logits = b.node("MatMul", mean, b.tensor("classifier", table[:HIDDEN] - table[6 : 6 + HIDDEN]))
     model = b.model(logits)
     del model.graph.input[:], model.graph.value_info[:], model.graph.output[:]
     for name in ("input_ids", "attention_mask", "token_type_ids"):
