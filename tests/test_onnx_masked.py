@@ -1,10 +1,12 @@
 """Before it is written, the cut file is run against the uncut one with the same neurons masked."""
 
+import functools
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import run
 from onnx_graphs import HIDDEN, SPELLINGS, Builder, ffn_model, plain, weights
@@ -24,10 +26,20 @@ def saved(folder, model: onnx.ModelProto, **options) -> Path:
     return folder / "m.onnx"
 
 
-def classifier() -> onnx.ModelProto:
-    """Token ids of 30 words, a mask and types; two FFNs; logits of the first token."""
+@functools.cache
+def centre() -> np.ndarray:
+    """(classes,) the mean logits of random tokens: subtracted, so that not all texts are of one class."""
+    ids = np.random.default_rng(0).integers(0, 25, (60, 5))
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
+    model = onnxruntime.InferenceSession(classifier(np.zeros(HIDDEN, np.float32)).SerializeToString())
+    return model.run(None, inputs)[0].mean(0)
+
+
+def classifier(subtracted: np.ndarray | None = None) -> onnx.ModelProto:
+    """Token ids of 30 words, a mask and types; two FFNs; logits of the mean over the tokens."""
+    subtracted = centre() if subtracted is None else subtracted
     b = Builder()
-    table = np.random.default_rng(5).normal(size=(30, HIDDEN)).astype(np.float32)
+    table = np.random.default_rng(5).normal(0, 4, (30, HIDDEN)).astype(np.float32)
     words, kinds = (b.node("Gather", b.tensor(name, table[:rows]), ids)
                     for name, rows, ids in (("words", 30, "input_ids"), ("kinds", 2, "token_type_ids")))  # fmt: skip
     seen = b.node(
@@ -36,8 +48,11 @@ def classifier() -> onnx.ModelProto:
     x = b.node("Mul", b.node("Add", words, kinds), seen)
     for index, layer in enumerate(weights()):
         x = plain(b, x, layer, index)
-    first = b.node("Gather", x, b.tensor("first", np.array(0)), axis=1)
-    logits = b.node("MatMul", first, b.tensor("classifier", table[:HIDDEN]))
+    axis = b.tensor("1", np.array([1]))
+    total, count = (b.node("ReduceSum", value, axis, keepdims=0) for value in (b.node("Mul", x, seen), seen))
+    mean = b.node("Div", total, count)
+    logits = b.node("MatMul", mean, b.tensor("classifier", table[:HIDDEN]))
+    logits = b.node("Sub", logits, b.tensor("centre", subtracted))
     model = b.model(logits)
     del model.graph.input[:], model.graph.value_info[:], model.graph.output[:]
     for name in ("input_ids", "attention_mask", "token_type_ids"):

@@ -6,13 +6,19 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 from anatomy_export.errors import AnatomyError, first_line
+from anatomy_export.exporter.onnx_apart import weights_apart
 from anatomy_export.exporter.onnx_ffn import Ffn
 from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, operator
 from anatomy_export.exporter.onnx_model import OnnxModel
-from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, INLINE_BYTES, LARGEST_PROTOBUF, is_external, tensor_bytes
+from anatomy_export.exporter.onnx_tensors import (
+    FIRST_IR_WITH_FREE_INITIALIZERS,
+    FLOAT_TYPES,
+    LARGEST_PROTOBUF,
+    tensor_bytes,
+)
 from anatomy_export.exporter.onnx_weights import OnnxFfn
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.precision import Batch
@@ -79,7 +85,7 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     reason = "it has no inputs that can be made up"
     masked, weights = _masked(model, plan, repair)
     try:
-        session = _session(masked.SerializeToString(), model.folder, weights)
+        session = _session(masked.SerializeToString(), weights)
     except Exception as error:
         raise NotRunError(f"ONNX Runtime refuses the uncut one ({first_line(error)[:200]})") from error
     for seed, shape in enumerate(SHAPES):
@@ -113,7 +119,7 @@ def _scale(value: np.ndarray) -> float:
     return float(np.abs(value[np.isfinite(value)].astype(np.float64)).max(initial=0.0))
 
 
-def _session(graph: str | bytes, folder: Path | None = None, weights: dict | None = None):
+def _session(graph: str | bytes, weights: dict | None = None):
     """Without optimisation and packed weights, which take longer than a few short runs."""
     import onnxruntime
 
@@ -121,8 +127,6 @@ def _session(graph: str | bytes, folder: Path | None = None, weights: dict | Non
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if weights:
         options.add_external_initializers(list(weights), list(weights.values()))
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -137,34 +141,12 @@ def _outputs(session, batch: Batch) -> dict[str, np.ndarray]:
 
 
 def _masked(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> tuple[onnx.ModelProto, dict]:
-    """The masked model, and by name the large weights, which are handed to ONNX Runtime apart: no second protobuf of
-    their size is written."""
-    import onnxruntime
-
-    masked = _without_weights(model.proto)
-    weights = {}
-    for tensor in model.proto.graph.initializer:
-        dtype = FLOAT_TYPES.get(tensor.data_type)
-        content = b"" if is_external(tensor) or dtype is None or dtype.kind != "f" else tensor.raw_data
-        if len(content) <= INLINE_BYTES:
-            masked.graph.initializer.append(tensor)
-            continue
-        array = np.frombuffer(content, dtype).reshape(tuple(tensor.dims))
-        weights[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-        stub = masked.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        stub.data_location = TensorProto.EXTERNAL
-        stub.external_data.add(key="location", value="in_memory")
+    """The masked model without its weights, and those."""
+    masked, weights = weights_apart(model.proto, model.folder)
+    masked.ir_version = max(FIRST_IR_WITH_FREE_INITIALIZERS, masked.ir_version)
     for layer, ffn in zip(plan.layers, model.ffns, strict=True):
         _mask_(masked, ffn, layer, None if repair is None else repair.layers[layer.layer])
     return masked, weights
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto(ir_version=max(4, model.ir_version), opset_import=model.opset_import)
-    copy.graph.name = model.graph.name
-    for field in ("node", "input", "output", "sparse_initializer", "quantization_annotation"):
-        getattr(copy.graph, field).extend(getattr(model.graph, field))
-    return copy
 
 
 def _mask_(masked: onnx.ModelProto, ffn: OnnxFfn, layer: LayerPlan, repair: LayerRepair | None) -> None:

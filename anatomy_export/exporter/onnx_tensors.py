@@ -66,10 +66,11 @@ def is_external(tensor: TensorProto) -> bool:
 
 
 def external_region(tensor: TensorProto, folder: Path) -> Region:
-    """The bytes of an external tensor, which must lie in a plain file inside `folder`.
+    """The bytes of an external tensor, which must lie in a plain file inside `folder`; in the hub's cache a link to a
+    blob of the same repository will do.
 
     Raises:
-        AnatomyError: an absolute path, one that leaves the directory, a link, no file, or too few bytes.
+        AnatomyError: an absolute path, one that leaves the directory, another link, no file, or too few bytes.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     name = entries.get("location", "")
@@ -80,7 +81,7 @@ def external_region(tensor: TensorProto, folder: Path) -> Region:
     path = folder
     for part in parts:
         path = path / part
-        if path.is_symlink():
+        if path.is_symlink() and not _is_hub_blob(path):
             raise AnatomyError(f"{refused} goes through a link, expected a file; next step: put the file itself there")
     if not path.is_file():
         raise AnatomyError(f"{refused} is not there; next step: keep it beside the .onnx file")
@@ -93,6 +94,15 @@ def external_region(tensor: TensorProto, folder: Path) -> Region:
             "next step: copy the whole file"
         )
     return Region(path, offset, length)
+
+
+def _is_hub_blob(link: Path) -> bool:
+    """Does a link lead from a snapshot in the hub's cache to a blob of that repository (models--NAME/blobs/HASH)?"""
+    for repository in link.absolute().parents:
+        if repository.name.startswith("models--"):
+            inside = link.absolute().relative_to(repository).parts[0] == "snapshots"
+            return inside and link.resolve().parent == repository.resolve() / "blobs"
+    return False
 
 
 def _whole(text: str, where: str) -> int:
