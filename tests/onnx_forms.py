@@ -261,3 +261,26 @@ def with_lora_beside(b: Builder, x: str, w: dict, i: int) -> str:
 
 
 FORMS |= {"lora beside": with_lora_beside}
+
+
+def fused_conv1d(b: Builder, x: str, w: dict, i: int) -> str:
+    """As ONNX Runtime leaves GPT-2's Conv1D: sizes read behind an operator whose axes ONNX cannot infer."""
+    to_rows, to_width, to_hidden = (
+        b.tensor(name, np.array(size)) for name, size in (("r", [-1, HIDDEN]), ("w", [WIDTH]), ("h", [HIDDEN]))
+    )
+
+    def outer(value: str, last: str) -> str:
+        shape, first = b.node("Shape", value), b.tensor("first", np.array([0]))
+        sizes = (b.node("Gather", shape, b.tensor(f"axis{axis}", np.int64(axis)), axis=0) for axis in (0, 1))
+        return b.node("Concat", *(b.node("Unsqueeze", size, first) for size in sizes), last, axis=0)
+
+    start = b.node("QuickGelu", x, domain=MS)
+    up = b.node("Gemm", b.node("Reshape", start, to_rows), b.tensor(f"up{i}", w["W1"].T.copy()), b.tensor(
+        f"b1_{i}", w["b1"]))  # fmt: skip
+    h = b.node("FastGelu", b.node("Reshape", up, outer(start, to_width)), domain=MS)
+    flat = b.node("Reshape", h, b.tensor("to_neurons", np.array([-1, WIDTH])))
+    y = b.node("Gemm", flat, b.tensor(f"down{i}", w["W2"]), b.tensor(f"b2_{i}", w["b2"]))
+    return b.node("Add", b.node("Reshape", y, outer(h, to_hidden)), x)
+
+
+FORMS |= {"fused conv1d": fused_conv1d}

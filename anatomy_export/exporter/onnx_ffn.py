@@ -9,26 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anatomy_export.exporter.onnx_graph import MICROSOFT, MOST_STEPS, Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_graph import MOST_STEPS, Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_operators import (
+    ELEMENTWISE,
+    MS,
+    NONLINEAR,
+    OF_ONE_VALUE,
+    PASSING,
+    RESHAPING,
+    WITH_BIAS,
+)
 from anatomy_export.exporter.onnx_product import Product, as_product
+from anatomy_export.exporter.onnx_residual import CannotCutError, NotAnFfnError, find_residual, is_adapter
 from anatomy_export.exporter.onnx_sizes import width_reader
-
-MS = f"{MICROSOFT}."
-OF_ONE_VALUE = {"Cast", "CastLike", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
-PASSING = {"Identity", "Cast", "CastLike", "Reshape", "Transpose", "Dropout"}
-RESHAPING = {"Slice", "Expand", "Squeeze", "Unsqueeze", "Flatten", "Tile", "Pad"}
-LINEAR = {"Add", "Sub", "Mul", "Div", "Neg", "Sum", "Mean"}
-NONLINEAR = {
-    "Abs", "Acos", "Acosh", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu",
-    "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "IsInf", "IsNaN",
-    "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Min", "Mish", "Mod", "Not", "Or", "PRelu", "Pow", "Reciprocal",
-    "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan",
-    "Tanh", "ThresholdedRelu", "Where", "Xor", f"{MS}Gelu", f"{MS}BiasGelu", f"{MS}FastGelu", f"{MS}QuickGelu",
-}  # fmt: skip
-ELEMENTWISE = LINEAR | NONLINEAR
-WITH_BIAS = {"Add": (0, 1), f"{MS}BiasGelu": (1,), f"{MS}FastGelu": (1,)}
-SKIP_NORMS = (f"{MS}SkipLayerNormalization", f"{MS}SkipSimplifiedLayerNormalization")
-QUANTISED = ("MatMulInteger", "QLinearMatMul", "DequantizeLinear", f"{MS}QAttention", f"{MS}MatMulNBits")
 
 
 @dataclass(frozen=True)
@@ -75,14 +68,6 @@ class Refusal:
     in_residual: bool = False
 
 
-class _NotAnFfn(Exception):
-    """The product is no down-projection of an FFN."""
-
-
-class _CannotCut(Exception):
-    """An FFN, but one whose neurons cannot be told apart from something else."""
-
-
 def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
     """The FFNs of a graph in topological order, with those that cannot be cut."""
     found: list[Ffn | Refusal] = []
@@ -92,9 +77,9 @@ def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
             continue
         try:
             found.append(_Search(graph, down).ffn())
-        except _NotAnFfn:
+        except NotAnFfnError:
             continue
-        except _CannotCut as reason:
+        except CannotCutError as reason:
             found.append(Refusal(node.name or node.output[0], str(reason), index))
     return found
 
@@ -119,13 +104,14 @@ class _Search:
         self._walk_back(node.input[self.down.data_input], self.down.in_axis)
         up = self.up
         if up is None or up.shape != self.down.shape[::-1]:
-            raise _NotAnFfn
+            raise NotAnFfnError
         if not (self.nonlinear or up.activation) and up.shape[1] < up.shape[0]:
-            raise _NotAnFfn
-        down_bias, residual = self._to_the_residual()
+            raise NotAnFfnError
+        down_bias, residual = find_residual(self.graph, self.down)
         if self.doubts:
-            raise _CannotCut(self.doubts[0])
-        self._check_is_no_adapter(up, residual)
+            raise CannotCutError(self.doubts[0])
+        if is_adapter(self.graph, up, residual):
+            raise CannotCutError("it stands inside a layer's residual branch, after another product (an adapter?)")
         self._check_is_plain(up)
         self._check_nothing_leaks()
         self._check_sizes()
@@ -148,9 +134,9 @@ class _Search:
         while left:
             name, axis = left.pop()
             if self.inner.setdefault(name, axis) != axis or len(self.inner) > MOST_STEPS:
-                raise _NotAnFfn
+                raise NotAnFfnError
             if name not in self.graph.producer:
-                raise _NotAnFfn
+                raise NotAnFfnError
             index = self.graph.producer[name]
             product = as_product(self.graph, index)
             if product is not None:
@@ -160,7 +146,7 @@ class _Search:
 
     def _reached(self, product: Product, axis: int) -> None:
         if axis != product.out_axis:
-            raise _NotAnFfn
+            raise NotAnFfnError
         if self.up is not None and self.up.node != product.node:
             self.doubts.append(
                 "two products feed its activation (a gated FFN?)"
@@ -177,19 +163,19 @@ class _Search:
             if product.peculiarity:
                 node = self.graph.nodes[product.node]
                 where = f"{node.op_type} '{node.name or node.output[0]}' of '{product.weight.name}'"
-                raise _CannotCut(f"its {where} {product.peculiarity}")
+                raise CannotCutError(f"its {where} {product.peculiarity}")
         if self.down.activation:
-            raise _CannotCut(f"{self.down.activation} is applied to what its down-projection gives")
+            raise CannotCutError(f"{self.down.activation} is applied to what its down-projection gives")
         if self.reshaped_by:
-            raise _CannotCut(f"the operator {self.reshaped_by} stands between its products")
+            raise CannotCutError(f"the operator {self.reshaped_by} stands between its products")
         if not (self.nonlinear or up.activation):
-            raise _CannotCut("no activation stands between its products")
+            raise CannotCutError("no activation stands between its products")
 
     def _inputs(self, index: int, axis: int) -> list[tuple[str, int]]:
         """The computed inputs of an elementwise node, each with the axis of its neurons."""
         node, kind = self.graph.nodes[index], operator(self.graph.nodes[index])
         if kind not in ELEMENTWISE and kind not in PASSING and kind not in RESHAPING:
-            raise _NotAnFfn
+            raise NotAnFfnError
         self.kinds[index] = kind
         if kind == "Transpose":
             return [(node.input[0], _before_transpose(attribute(node, "perm", [1, 0]), axis))]
@@ -215,14 +201,14 @@ class _Search:
         if along == width > 1 or (width == 1 and found.shape and self._at_the_bias(use)):
             self.constants[use] = axis
         elif along != 1:
-            raise _NotAnFfn
+            raise NotAnFfnError
         return True
 
     def _is_scalar(self, name: str) -> bool:
         """Is this one number that is computed from stored ones?
 
         Raises:
-            _CannotCut: it is computed from stored tensors of more than one number.
+            CannotCutError: it is computed from stored tensors of more than one number.
         """
         left, sizes = [name], set()
         for _ in range(MOST_STEPS):
@@ -240,13 +226,13 @@ class _Search:
         if left or not sizes:
             return False
         if sizes != {1}:
-            raise _CannotCut("a value of one for each neuron is computed while the model runs")
+            raise CannotCutError("a value of one for each neuron is computed while the model runs")
         return True
 
     def _note_reshape(self, index: int, axis: int) -> None:
         node = self.graph.nodes[index]
         if axis != -1 or len(node.input) < 2:
-            raise _NotAnFfn
+            raise NotAnFfnError
         sizes = self.graph.array(node.input[1])
         if sizes is not None:
             self._note_size(index, Use(index, 1), sizes)
@@ -265,7 +251,7 @@ class _Search:
 
     def _note_size(self, reshape: int, use: Use, sizes: np.ndarray) -> None:
         if sizes.ndim != 1 or not len(sizes) or sizes.dtype != np.int64:
-            raise _NotAnFfn
+            raise NotAnFfnError
         if sizes[-1] == self.down.shape[0]:
             self.shapes[reshape] = use
         elif sizes[-1] != -1 or np.any(sizes[:-1] > 1):
@@ -286,7 +272,7 @@ class _Search:
                 else:
                     left += [one for one in node.input if one]
             if not asked or not asked <= self.inner.keys():
-                raise _CannotCut(f"a Reshape inside takes its size from '{size}', which the cut would not change")
+                raise CannotCutError(f"a Reshape inside takes its size from '{size}', which the cut would not change")
 
     def _up_bias(self, up: Product) -> Use | None:
         node = self.graph.nodes[up.node]
@@ -294,14 +280,14 @@ class _Search:
         if own is not None:
             found = self.graph.constant(node.input[2])
             if found is None or found.size != up.shape[1] or found.shape[-1:] != (up.shape[1],):
-                raise _CannotCut("the third input of its up-projection is no stored bias of one value a neuron")
+                raise CannotCutError("the third input of its up-projection is no stored bias of one value a neuron")
             self.constants[own] = -1
             return own
         biases = [use for use in self.constants if self._at_the_bias(use)]
         if len(biases) > 1:
-            raise _CannotCut("two biases are added to what its up-projection gives")
+            raise CannotCutError("two biases are added to what its up-projection gives")
         if biases and self._stored(biases[0]).size != up.shape[1]:
-            raise _CannotCut("the bias of its up-projection is no stored vector")
+            raise CannotCutError("the bias of its up-projection is no stored vector")
         return biases[0] if biases else None
 
     def _stored(self, use: Use) -> Constant:
@@ -327,88 +313,6 @@ class _Search:
             name = self.graph.nodes[index].input[0]
         return False
 
-    def _to_the_residual(self) -> tuple[Use | None, int]:
-        """Follow the product to where it is added to the residual: the down-bias on the way, None without one, and the
-        node that adds."""
-        node = self.graph.nodes[self.down.node]
-        bias = Use(self.down.node, 2) if len(node.input) > 2 and node.input[2] else None
-        name = node.output[0]
-        for _ in range(MOST_STEPS):
-            uses = self.graph.uses[name]
-            adding = [use for use in uses if self._adds_a_residual(use)]
-            if adding:
-                found = self._only_one(bias, self._skip_bias(adding[0]))
-                if found is None:
-                    self._check_no_bias_after(self.graph.nodes[adding[0].node].output[0])
-                return found, adding[0].node
-            if len(uses) != 1:
-                raise _NotAnFfn
-            use = uses[0]
-            kind = operator(self.graph.nodes[use.node])
-            if kind == "Add":
-                bias = self._only_one(bias, Use(use.node, 1 - use.input))
-            elif kind not in PASSING or kind == "Transpose" or use.input:
-                raise _NotAnFfn
-            name = self.graph.nodes[use.node].output[0]
-        raise _NotAnFfn
-
-    def _check_is_no_adapter(self, up: Product, residual: int) -> None:
-        """An adapter reads what a product gives as it is, and its sum only goes to the residual of its layer."""
-        name = self.graph.nodes[up.node].input[up.data_input]
-        for _ in range(MOST_STEPS):
-            index = self.graph.producer.get(name)
-            if index is None:
-                return
-            if as_product(self.graph, index) is not None:
-                break
-            computed = [one for one in self.graph.nodes[index].input if one and self.graph.constant(one) is None]
-            if operator(self.graph.nodes[index]) not in {"Add", *PASSING} or not computed:
-                return
-            if operator(self.graph.nodes[index]) == "Add" and len(computed) > 1:
-                return
-            name = computed[0]
-        name = self.graph.nodes[residual].output[0]
-        for _ in range(MOST_STEPS):
-            if len(self.graph.uses[name]) != 1:
-                return
-            use = self.graph.uses[name][0]
-            if self._adds_a_residual(use):
-                raise _CannotCut("it stands inside a layer's residual branch, after another product (an adapter?)")
-            if operator(self.graph.nodes[use.node]) not in PASSING:
-                return
-            name = self.graph.nodes[use.node].output[0]
-
-    def _only_one(self, *uses: Use | None) -> Use | None:
-        given = [use for use in uses if use is not None]
-        if len(given) > 1:
-            raise _CannotCut("two biases are added to its output")
-        for use in given:
-            found = self.graph.constant(self.graph.nodes[use.node].input[use.input])
-            hidden = self.down.shape[1]
-            if found is None or found.size != hidden or found.along(self.down.out_axis) != hidden:
-                raise _CannotCut("the bias of its output is no stored vector")
-        return given[0] if given else None
-
-    def _adds_a_residual(self, use: Use) -> bool:
-        node = self.graph.nodes[use.node]
-        if operator(node) in SKIP_NORMS:
-            return use.input < 2
-        return operator(node) == "Add" and self.graph.constant(node.input[1 - use.input]) is None
-
-    def _check_no_bias_after(self, name: str) -> None:
-        """A missing bias is one of zeros that the exporter left out, unless it was moved to after the residual."""
-        for use in self.graph.uses[name]:
-            node = self.graph.nodes[use.node]
-            if operator(node) == "Add" and self.graph.constant(node.input[1 - use.input]) is not None:
-                raise _CannotCut("a stored vector is added after the residual, where its own bias is missing")
-
-    def _skip_bias(self, use: Use) -> Use | None:
-        node = self.graph.nodes[use.node]
-        position = {SKIP_NORMS[0]: 4, SKIP_NORMS[1]: 3}.get(operator(node))
-        if position is None or len(node.input) <= position or not node.input[position]:
-            return None
-        return Use(use.node, position)
-
     def _check_nothing_leaks(self) -> None:
         """Nothing but the FFN itself, and what asks for a shape, may see the values that become narrower."""
         inside = {*self.kinds, self.down.node}
@@ -417,10 +321,10 @@ class _Search:
             others = [use.node for use in self.graph.uses[name] if use.node not in inside]
             others = [index for index in others if operator(self.graph.nodes[index]) != "Shape"]
             if any(as_product(self.graph, index) is not None for index in others):
-                raise _CannotCut("a second product reads its neurons (LoRA that was not merged?)")
+                raise CannotCutError("a second product reads its neurons (LoRA that was not merged?)")
             if others or self.graph.escapes(name):
                 where = f"node '{self.graph.nodes[others[0]].name}'" if others else "the graph's output"
-                raise _CannotCut(f"its value '{name}' is also used by {where}")
+                raise CannotCutError(f"its value '{name}' is also used by {where}")
         for name, axis in self.inner.items():
             for use in self.graph.uses[name]:
                 if operator(self.graph.nodes[use.node]) == "Shape":
@@ -429,7 +333,7 @@ class _Search:
     def _check_width_stays(self, shape: int, axis: int) -> None:
         reader = width_reader(self.graph, shape, axis, inside=self.kinds.keys())
         if reader is not None:
-            raise _CannotCut(f"its width, which the cut changes, is read by {reader}")
+            raise CannotCutError(f"its width, which the cut changes, is read by {reader}")
 
     def _description(self, up: Product) -> str:
         kinds = [self.kinds[index] for index in sorted(self.kinds) if self.kinds[index] in NONLINEAR]
@@ -441,5 +345,5 @@ class _Search:
 def _before_transpose(perm, axis: int) -> int:
     """The axis of a Transpose's input, counted from the end, that becomes `axis` of its output."""
     if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
-        raise _NotAnFfn
+        raise NotAnFfnError
     return perm[axis] - len(perm)

@@ -12,11 +12,12 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.onnx_operators import ELEMENTWISE, FUSED_MATMUL, GEMMS, PASSING, SKIP_NORMS, STANDARD
 from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array, without_large_tensors
 
-STANDARD, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
 MOST_STEPS = 64
 SMALL = 64
+OF_SAME_RANK = (ELEMENTWISE | PASSING | {*SKIP_NORMS, "MatMul", FUSED_MATMUL, "LayerNormalization"}) - {"Reshape"}
 CASTS = (*FLOAT_TYPES, TensorProto.INT64)
 
 
@@ -128,12 +129,21 @@ class Graph:
             inferred = onnx.shape_inference.infer_shapes(without_large_tensors(self._model), data_prop=True).graph
         except Exception:  # a graph that is not valid: what it says itself
             inferred = self.proto
-        known = (*inferred.input, *inferred.value_info, *inferred.output)
-        return {
-            value.name: len(value.type.tensor_type.shape.dim)
-            for value in known
+        shapes = {
+            value.name: value.type.tensor_type.shape.dim
+            for value in (*inferred.input, *inferred.value_info, *inferred.output)
             if value.type.tensor_type.HasField("shape")
         }
+        ranks = {name: len(dims) for name, dims in shapes.items()}
+        for node in self.nodes:  # behind ONNX Runtime's own operators, of which shape inference knows nothing
+            given = [ranks.get(name) for name in node.input if name and self.constant(name) is None]
+            if operator(node) in GEMMS:
+                ranks[node.output[0]] = 2
+            elif operator(node) == "Reshape" and (sizes := shapes.get(node.input[1])) and sizes[0].dim_value:
+                ranks[node.output[0]] = sizes[0].dim_value
+            elif operator(node) in OF_SAME_RANK and given and None not in given:
+                ranks.setdefault(node.output[0], max(rank for rank in given if rank is not None))
+        return ranks
 
     def array(self, name: str) -> np.ndarray | None:
         """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""

@@ -11,8 +11,9 @@ from functools import cached_property
 
 from onnx import NodeProto, TensorProto
 
-from anatomy_export.exporter.onnx_ffn import PASSING, QUANTISED, Ffn, Refusal
-from anatomy_export.exporter.onnx_graph import MICROSOFT, Graph, attribute, constant_tensor, nested_nodes, operator
+from anatomy_export.exporter.onnx_ffn import Ffn, Refusal
+from anatomy_export.exporter.onnx_graph import Graph, attribute, constant_tensor, nested_nodes, operator
+from anatomy_export.exporter.onnx_operators import MICROSOFT, PASSING, QUANTISED
 
 MOST_VALUES = 256
 PRODUCT_PARTS = ("MatMul", "Gemm", "Conv", "Einsum")

@@ -10,9 +10,10 @@ import onnx.inliner
 
 from anatomy_export.errors import AnatomyError, first_line
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
-from anatomy_export.exporter.onnx_ffn import QUANTISED, Ffn, Refusal, find_ffns
+from anatomy_export.exporter.onnx_ffn import Ffn, Refusal, find_ffns
 from anatomy_export.exporter.onnx_graph import Graph, operator, sort_nodes_
 from anatomy_export.exporter.onnx_missed import with_missed
+from anatomy_export.exporter.onnx_operators import QUANTISED
 from anatomy_export.exporter.onnx_shared import join_twins, take_apart
 from anatomy_export.exporter.onnx_tensors import all_tensors, external_region, is_external, read_model
 from anatomy_export.exporter.onnx_weights import OnnxFfn

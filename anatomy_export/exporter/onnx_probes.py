@@ -8,9 +8,9 @@ import onnx
 from anatomy_export.errors import AnatomyError, MissingExtraError
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.onnx_apart import weights_apart
-from anatomy_export.exporter.onnx_ffn import PASSING, SKIP_NORMS
 from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, operator
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
+from anatomy_export.exporter.onnx_operators import PASSING, SKIP_NORMS
 from anatomy_export.exporter.onnx_reader import TextReader
 from anatomy_export.exporter.onnx_texts import HINT, TextSession, logits_name
 

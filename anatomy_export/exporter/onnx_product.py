@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from anatomy_export.exporter.onnx_graph import MICROSOFT, Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_graph import Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_operators import FUSED_GEMM, FUSED_MATMUL, GEMMS, PRODUCTS
 from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES
-
-FUSED_GEMM, FUSED_MATMUL = f"{MICROSOFT}.FusedGemm", f"{MICROSOFT}.FusedMatMul"
-GEMMS = ("Gemm", FUSED_GEMM)
-PRODUCTS = ("MatMul", *GEMMS, FUSED_MATMUL, "Einsum")
 
 
 @dataclass(frozen=True)
