@@ -57,8 +57,11 @@ Examples:
 )
 @precision_options
 @data_options
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens of a text that are read. Default: 128.")
+@click.option(
+    "--max-length", type=click.IntRange(min=2), help="Tokens of a text that are read. Default: what the model takes."
+)
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Of --data: test examples. Default: all.")
+@click.option("--allow-uncut", is_flag=True, help="Without a plan: cut the others where an FFN cannot be.")
 @click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan of --keep-ratio too.")
 @click.option("--force", is_flag=True, help="Replace an earlier output.")
 @click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
@@ -71,6 +74,7 @@ def slice_onnx(**options) -> None:
     from anatomy_export.exporter.slice_job import SliceRequest, run_slice
 
     taken: dict[str, Any] = {"precision": precision_of(options)}
+    taken["limits_drop"] = options["max_precision_drop"] is not None
     taken["data"] = DataOptions(**{name: options[name] for name in OF_DATA})
     names = SliceRequest.__dataclass_fields__.keys() - taken.keys()
     result = run_slice(SliceRequest(**{name: options[name] for name in names}, **taken), Progress())
@@ -86,7 +90,9 @@ def _refuse_contradictions(options: dict) -> None:
         raise click.UsageError("Give either --plan or --keep-ratio.")
     if options["plan"]:
         refuse_together(
-            "--plan", "already says which neurons stay", ("criterion", "align", "seed", *OF_ANATOMY, "save_plan")
+            "--plan",
+            "already says which neurons stay",
+            ("criterion", "align", "seed", *OF_ANATOMY, "save_plan", "allow_uncut"),
         )
     for criterion, names in (("random", ("seed",)), ("anatomy", OF_ANATOMY)):
         for name in names if options["plan"] is None and options["criterion"] != criterion else ():
@@ -120,6 +126,7 @@ def _table(result) -> Table:
         dense, pruned = (100 * one for one in result.accuracy)
         table.add_row("accuracy, %", f"{dense:.2f}", f"{pruned:.2f}", f"{pruned - dense:+.2f} points")
     if result.judged is not None:
-        agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts"
-        table.add_row(f"{result.precision} alone", f"{100 * result.judged.accuracy_fp32:.2f}", f"{pruned:.2f}", agreed)
+        agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts of validation"
+        alone = (f"{100 * one:.2f}" for one in (result.judged.accuracy_fp32, result.judged.accuracy))
+        table.add_row(f"{result.precision} alone", *alone, agreed)
     return table

@@ -31,6 +31,12 @@ class Builder:
         )
         return output
 
+    def nodes_of(self, kind: str, *inputs: str, outputs: int, **attributes) -> list[str]:
+        """The names of a node's outputs, where it has several."""
+        first = self.node(kind, *inputs, **attributes)
+        self.nodes[-1].output.extend(f"{first}_{index}" for index in range(1, outputs))
+        return list(self.nodes[-1].output)
+
     def tensor(self, name: str, array) -> str:
         self.tensors.setdefault(name, numpy_helper.from_array(np.asarray(array), name))
         return name
@@ -80,7 +86,7 @@ def gemm(b: Builder, x: str, w: dict, i: int) -> str:
 def conv1d(b: Builder, x: str, w: dict, i: int) -> str:
     """As GPT-2's Conv1D: sizes computed from Shape, the width a piece of a Concat that both layers share."""
     rows = b.node("Slice", b.node("Shape", x), b.tensor("zero", np.array([0])), b.tensor("two", np.array([2])))
-    if i == 0:
+    if not hasattr(b, "size"):
         b.size = b.node("Concat", rows, b.tensor("width", np.array([WIDTH])), axis=0)
     up = b.node("Gemm", b.node("Reshape", x, b.tensor("to_rows", np.array([-1, HIDDEN]))),
                 b.tensor(f"up{i}", w["W1"].T.copy()), b.tensor(f"b1_{i}", w["b1"]))  # fmt: skip
@@ -151,9 +157,108 @@ def columns(b: Builder, x: str, w: dict, i: int) -> str:
     return b.node("Add", b.node("Reshape", down, b.node("Shape", x)), x)
 
 
+def scaled_gemm(b: Builder, x: str, w: dict, i: int) -> str:
+    """Gemm that multiplies by a factor of its own."""
+    flat = b.node("Reshape", x, b.tensor("to_rows", np.array([-1, HIDDEN])))
+    up = b.node("Gemm", flat, b.tensor(f"up{i}", w["W1"]), b.tensor(f"b1_{i}", w["b1"]), transB=1, alpha=0.5)
+    down = b.node("Gemm", b.tanh_gelu(up), b.tensor(f"down{i}", w["W2"]), b.tensor(f"b2_{i}", w["b2"]))
+    return b.node("Add", x, b.node("Reshape", down, b.node("Shape", x)))
+
+
+def gated(b: Builder, x: str, w: dict, i: int) -> str:
+    up, gate = (b.node("MatMul", x, b.tensor(f"{name}{i}", w["W1"].T.copy())) for name in ("up", "gate"))
+    down = b.node("MatMul", b.node("Mul", b.node("Sigmoid", gate), up), b.tensor(f"down{i}", w["W2"]))
+    return b.node("Add", down, x)
+
+
+def split_gated(b: Builder, x: str, w: dict, i: int) -> str:
+    """GEGLU as one product whose halves gate each other."""
+    both = b.node("MatMul", x, b.tensor(f"both{i}", np.concatenate([w["W1"], w["W1"][::-1]]).T.copy()))
+    up, gate = b.nodes_of("Split", both, outputs=2, axis=-1)
+    down = b.node("MatMul", b.node("Mul", b.erf_gelu(up), gate), b.tensor(f"down{i}", w["W2"]))
+    return b.node("Add", b.node("Add", down, b.tensor(f"b2_{i}", w["b2"])), x)
+
+
+def dynamic_int8(b: Builder, x: str, w: dict, i: int) -> str:
+    """As `quantize_dynamic` writes both products."""
+
+    def product(x: str, name: str, matrix: np.ndarray) -> str:
+        numbers, scale, zero = b.nodes_of("DynamicQuantizeLinear", x, outputs=3)
+        stored = b.tensor(f"{name}{i}_int8", np.clip(matrix * 40, -127, 127).astype(np.int8))
+        whole = b.node("MatMulInteger", numbers, stored, zero, b.tensor("int8_zero", np.int8(0)))
+        scales = b.node("Mul", scale, b.scalar(1 / 40))
+        return b.node("Mul", b.node("Cast", whole, to=TensorProto.FLOAT), scales)
+
+    up = b.node("Add", product(x, "up", w["W1"].T), b.tensor(f"b1_{i}", w["b1"]))
+    return b.node("Add", product(b.erf_gelu(up), "down", w["W2"]), x)
+
+
+def dequantised(b: Builder, x: str, w: dict, i: int) -> str:
+    """Weights in int8, each behind a DequantizeLinear."""
+    up, down = (
+        b.node("DequantizeLinear", b.tensor(f"{name}{i}_int8", (matrix * 40).clip(-127, 127).astype(np.int8)),
+               b.scalar(1 / 40))
+        for name, matrix in (("up", w["W1"].T), ("down", w["W2"]))
+    )  # fmt: skip
+    return b.node("Add", b.node("MatMul", b.node("Relu", b.node("MatMul", x, up)), down), x)
+
+
+def normed_inside(b: Builder, x: str, w: dict, i: int) -> str:
+    """A norm between activation and second product, whose result hangs on every neuron."""
+    h = b.node("Relu", b.node("MatMul", x, b.tensor(f"up{i}", w["W1"].T.copy())))
+    h = b.node("LayerNormalization", h, b.tensor("neurons", np.ones(WIDTH, np.float32)), axis=-1)
+    return b.node("Add", b.node("MatMul", h, b.tensor(f"down{i}", w["W2"])), x)
+
+
+def residual_in_gemm(b: Builder, x: str, w: dict, i: int) -> str:
+    """The residual is what the second Gemm adds."""
+    flat = b.node("Reshape", x, b.tensor("to_rows", np.array([-1, HIDDEN])))
+    h = b.node("Relu", b.node("Gemm", flat, b.tensor(f"up{i}", w["W1"].T.copy())))
+    return b.node("Reshape", b.node("Gemm", h, b.tensor(f"down{i}", w["W2"]), flat), b.node("Shape", x))
+
+
+def convolved(b: Builder, x: str, w: dict, i: int) -> str:
+    """Products written as convolutions of one token."""
+    h = b.node("Conv", b.node("Transpose", x, perm=[0, 2, 1]), b.tensor(f"up{i}", w["W1"][:, :, None]))
+    h = b.node("Conv", b.node("Relu", h), b.tensor(f"down{i}", w["W2"].T[:, :, None].copy()))
+    return b.node("Add", b.node("Transpose", h, perm=[0, 2, 1]), x)
+
+
+def unknown_activation(b: Builder, x: str, w: dict, i: int) -> str:
+    up = b.node("MatMul", x, b.tensor(f"up{i}", w["W1"].T.copy()))
+    h = b.node("LogSoftmax", up)
+    return b.node("Add", b.node("MatMul", h, b.tensor(f"down{i}", w["W2"])), x)
+
+
+def attention(b: Builder, x: str, w: dict, i: int) -> str:
+    """A single head, each token on its own width."""
+    square = [np.random.default_rng([9, i, n]).normal(0, 0.5, (HIDDEN, HIDDEN)).astype(np.float32) for n in range(4)]
+    query, key, value = (b.node("MatMul", x, b.tensor(f"{n}_{i}", m)) for n, m in zip("qkv", square, strict=False))
+    scores = b.node("Softmax", b.node("MatMul", query, b.node("Transpose", key, perm=[0, 2, 1])), axis=-1)
+    mixed = b.node("MatMul", b.node("MatMul", scores, value), b.tensor(f"o{i}", square[3]))
+    return b.node("Add", mixed, x)
+
+
 SPELLINGS = {one.__name__: one for one in (
     plain, gemm, conv1d, bias_gelu, fast_gelu, quick_gelu, contrib_gelu, transposed, constants, columns,
 )}  # fmt: skip
+
+
+UNREAD = {one.__name__: one for one in (
+    scaled_gemm, gated, split_gated, dynamic_int8, dequantised, normed_inside, residual_in_gemm, convolved,
+    unknown_activation,
+)}  # fmt: skip
+
+
+def mixed_model(*spellings) -> onnx.ModelProto:
+    """A layer of each spelling (a function) in turn, with a pooler and a classifier after them."""
+    b, x = Builder(), "x"
+    for index, spelling in enumerate(spellings):
+        x = spelling(b, x, weights(index)[0], index)
+    generator = np.random.default_rng(7)
+    pooler, classifier = (generator.normal(size=(HIDDEN, size)).astype(np.float32) for size in (HIDDEN, 2))
+    x = b.node("Tanh", b.node("MatMul", x, b.tensor("pooler", pooler)))
+    return b.model(b.node("MatMul", x, b.tensor("classifier", classifier)))
 
 
 def ffn_model(spelling: str = "plain", layers=None, *, head=True, **options) -> onnx.ModelProto:

@@ -11,7 +11,7 @@ from test_onnx_surgery_exports import EXPORTERS
 
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_probes import anatomy_of_graph
-from anatomy_export.exporter.onnx_texts import TextReader
+from anatomy_export.exporter.onnx_reader import TextReader
 from anatomy_export.exporter.plan import ratio_plan, read_plan
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import preset_setup

@@ -130,7 +130,9 @@ def check_cut(model: Path, checkpoint: Checkpoint, plan, repair, folder: Path) -
 def test_cut_export_is_the_sliced_torch_model(exporter, family, tmp_path):
     checkpoint = sensitive_checkpoint(family)
     EXPORTERS[exporter](checkpoint, tmp_path / "model.onnx")
-    assert OnnxModel(tmp_path / "model.onnx").fingerprint() == model_fingerprint(checkpoint.model)
+    opened = OnnxModel(tmp_path / "model.onnx")
+    assert opened.fingerprint() == model_fingerprint(checkpoint.model)
+    assert opened.uncut() == "", "attention, pooler or head is taken for an FFN"
     plan = plan_for(checkpoint.model, KEEP)
     check_cut(tmp_path / "model.onnx", checkpoint, plan, None, tmp_path / "plain")
     check_cut(tmp_path / "model.onnx", checkpoint, plan, repair_for(checkpoint.model, plan, 1), tmp_path / "repaired")

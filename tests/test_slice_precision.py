@@ -14,7 +14,8 @@ from test_onnx_surgery_exports import EXPORTERS
 
 from anatomy_export.data import load_dataset
 from anatomy_export.exporter.onnx_model import OnnxModel
-from anatomy_export.exporter.onnx_texts import TextReader, TextSession
+from anatomy_export.exporter.onnx_reader import TextReader
+from anatomy_export.exporter.onnx_texts import TextSession
 
 RATIO = ("--keep-ratio", "0.5", "--align", "1")
 
@@ -61,15 +62,20 @@ def write(path, texts, labels, names=None):
 
 
 def dense_accuracy(folder):
-    """Of the uncut file, on the test split of texts.csv."""
+    return accuracy_of(folder, folder / "model.onnx")
+
+
+def accuracy_of(folder, model):
+    """Of a file, on the test split of texts.csv."""
     test = load_dataset(str(folder / "texts.csv")).test
-    session, reader = TextSession(folder / "model.onnx", "dense"), TextReader(folder / "tokenizer.json")
+    session, reader = TextSession(model, "a file"), TextReader(folder / "tokenizer.json")
     found = [session.run(["logits"], reader.inputs(text))[0].argmax() for text in test.texts]
     return float(np.mean(np.array(found) == np.array(test.labels)))
 
 
 def splits(texts, labels):
-    return [(*row, "train" if index % 2 else "test") for index, row in enumerate(zip(texts, labels, strict=True))]
+    names = ("test", "train", "validation", "train")
+    return [(*row, names[index % 4]) for index, row in enumerate(zip(texts, labels, strict=True))]
 
 
 def lowered(folder, output, *arguments):
@@ -86,9 +92,9 @@ def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
     assert report["accuracy_fp32"] == 1.0
     assert report["accuracy"] == report["agreement"] > least
     accuracy = json.loads(result.stdout)["accuracy"]
-    assert accuracy["pruned"] == report["accuracy"]
+    assert accuracy["pruned"] == accuracy_of(folder, tmp_path / "o.onnx")
     assert accuracy["dense"] == dense_accuracy(folder)
-    assert report["texts"] == 80
+    assert report["texts"] == 40, "not the validation split"
     assert report["size_bytes"] == (tmp_path / "o.onnx").stat().st_size
     assert report["size_bytes_fp32"] == (folder / "fp32.onnx").stat().st_size
     assert "not measured" not in result.stderr
@@ -97,7 +103,7 @@ def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
 def test_the_table_shows_it(folder, tmp_path):
     result = lowered(folder, tmp_path / "o.onnx", "fp16", "--data", folder / "texts.csv", "--eval-examples", "20")
     assert "accuracy, %" in result.stdout and "fp16 alone" in result.stdout
-    assert "the same class on 20 texts" in " ".join(result.stdout.split())
+    assert "the same class on 40 texts of validation" in " ".join(result.stdout.split())
 
 
 def test_what_the_cut_itself_costs(folder, tmp_path):

@@ -1,16 +1,22 @@
 """Give nodes of an ONNX graph smaller constants, then drop what no node uses any more."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from anatomy_export.exporter.onnx_graph import Graph, Use
-from anatomy_export.exporter.onnx_tensors import DataFile, all_tensors, is_external
+from anatomy_export.exporter.onnx_tensors import (
+    FIRST_IR_WITH_FREE_INITIALIZERS,
+    DataFile,
+    all_tensors,
+    is_external,
+    stored_dtype,
+)
 
-FIRST_IR_WITH_FREE_INITIALIZERS = 4
 DATA_FIELDS = (
     "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data", "raw_data", "external_data",
 )  # fmt: skip
@@ -21,41 +27,45 @@ class Editor:
 
     def __init__(self, model: onnx.ModelProto, graph: Graph, data: DataFile):
         self.model, self.graph, self.data = model, graph, data
-        self.shapes = {value.name: value for value in (*graph.proto.input, *graph.proto.value_info)}
+        self.shapes: dict[str, list[ValueInfoProto]] = defaultdict(list)
+        for value in (*graph.proto.input, *graph.proto.output, *graph.proto.value_info):
+            self.shapes[value.name].append(value)
         self.names = {*graph.initializers, *graph.producer, *self.shapes, *graph.captured}
         self.let_go: set[str] = set()
         self.before: dict[int, list[NodeProto]] = {}
         self.after: dict[int, NodeProto] = {}
 
-    def replace_(self, use: Use, array: np.ndarray) -> None:
-        """Put `array` at a node's input, in the type that it takes there; no other node sees a change."""
-        node = self.graph.nodes[use.node]
-        name = node.input[use.input]
-        node.input[use.input] = self._store(name, array)
+    def replace_(self, uses: Sequence[Use], array: np.ndarray) -> None:
+        """Put `array`, stored once, at inputs of nodes, in the type that they take there; others see no change."""
+        name = self._store([self.graph.nodes[use.node].input[use.input] for use in uses], array)
+        for use in uses:
+            self.graph.nodes[use.node].input[use.input] = name
 
     def replace_size_(self, reshape: int, use: Use, array: np.ndarray) -> None:
         """The same for the size that a Reshape takes, itself or through a Concat that others may share."""
         if use.node == reshape:
-            self.replace_(use, array)
+            self.replace_([use], array)
             return
         node, concat = self.graph.nodes[reshape], self.graph.nodes[use.node]
         own = NodeProto()
         own.CopyFrom(concat)
         own.name = self._unique(concat.name or concat.output[0])
         own.output[0] = self._unique(concat.output[0])
-        own.input[use.input] = self._store(concat.input[use.input], array, shared=True)
+        own.input[use.input] = self._store([concat.input[use.input]], array, shared=True)
         self.let_go.add(node.input[1])
         node.input[1] = own.output[0]
         self.before.setdefault(reshape, []).append(own)
 
-    def add_after_(self, index: int, array: np.ndarray, data_type: int) -> None:
-        """Add a vector to what a node gives; those who use it see the sum."""
-        node = self.graph.nodes[index]
-        name = node.output[0]
-        node.output[0] = self._unique(name)
-        tensor = self._new_tensor(f"{name}_bias", data_type, array.shape)
+    def add_after_(self, indices: Sequence[int], array: np.ndarray, data_type: int) -> None:
+        """Add an array to what nodes give; those who use it see the sum."""
+        first = self.graph.nodes[indices[0]].output[0]
+        tensor = self._new_tensor(f"{first}_bias", data_type, array.shape)
         self._write(tensor, array, external=False)
-        self.after[index] = onnx.helper.make_node("Add", [node.output[0], tensor.name], [name], self._unique("Add"))
+        for index in indices:
+            node = self.graph.nodes[index]
+            name = node.output[0]
+            node.output[0] = self._unique(name)
+            self.after[index] = onnx.helper.make_node("Add", [node.output[0], tensor.name], [name], self._unique("Add"))
 
     def _new_tensor(self, name: str, data_type: int, shape: tuple[int, ...]) -> TensorProto:
         proto = self.graph.proto
@@ -64,24 +74,23 @@ class Editor:
             proto.input.append(onnx.helper.make_tensor_value_info(tensor.name, data_type, list(shape)))
         return tensor
 
-    def _store(self, name: str, array: np.ndarray, shared: bool = False) -> str:
-        """Keep `array` under `name` where a single node uses that, else under a new one."""
-        graph = self.graph
+    def _store(self, names: Sequence[str], array: np.ndarray, shared: bool = False) -> str:
+        """Keep `array` under the first of `names`, one for each use, where no other node uses that; else a new one."""
+        graph, name = self.graph, names[0]
         found = graph.constant(name)
         external = found is not None and is_external(found.tensor)
         data_type = found.data_type if found else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        alone = name in graph.initializers and len(graph.uses[name]) == 1 and not graph.escapes(name)
-        if alone and not shared:
+        alone = len(graph.uses[name]) == names.count(name) and not graph.escapes(name)
+        if alone and name in graph.initializers and not shared:
             tensor = graph.initializers[name]
         else:
             tensor = self._new_tensor(name, data_type, array.shape)
-            self.let_go.add(name)
+        self.let_go |= {*names} - {tensor.name}
         self._write(tensor, array, external)
         return tensor.name
 
     def _write(self, tensor: TensorProto, array: np.ndarray, external: bool) -> None:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        content = np.ascontiguousarray(array, dtype=dtype.newbyteorder("<"))
+        content = np.ascontiguousarray(array, dtype=stored_dtype(tensor.data_type))
         for field in DATA_FIELDS:
             tensor.ClearField(field)
         del tensor.dims[:]
@@ -94,19 +103,22 @@ class Editor:
         self._set_shape(tensor.name, content.shape)
 
     def _set_shape(self, name: str, shape: tuple[int, ...]) -> None:
-        if name in self.shapes and self.shapes[name].type.tensor_type.HasField("shape"):
-            dims = self.shapes[name].type.tensor_type.shape
-            del dims.dim[:]
-            for size in shape:
-                dims.dim.add(dim_value=size)
+        for value in self.shapes[name]:
+            if value.type.tensor_type.HasField("shape"):
+                dims = value.type.tensor_type.shape
+                del dims.dim[:]
+                for size in shape:
+                    dims.dim.add(dim_value=size)
 
-    def narrow_(self, name: str, axis: int, width: int) -> None:
-        """Correct the recorded shape of a value, where there is one."""
-        if name not in self.shapes:
-            return
-        dims = self.shapes[name].type.tensor_type.shape.dim
-        if len(dims) >= -axis and dims[axis].HasField("dim_value"):
-            dims[axis].dim_value = width
+    def narrow_(self, name: str, axis: int, width: int, narrower: int) -> None:
+        """Correct the recorded shapes of a value, where there are any; a size that is not its width becomes unknown."""
+        for value in self.shapes[name]:
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) >= -axis and dims[axis].HasField("dim_value"):
+                known = dims[axis].dim_value == width
+                dims[axis].Clear()
+                if known:
+                    dims[axis].dim_value = narrower
 
     def _unique(self, name: str) -> str:
         new = next(found for count in range(len(self.names) + 1) if (found := f"{name}_cut{count}") not in self.names)

@@ -9,38 +9,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anatomy_export.exporter.onnx_graph import MICROSOFT, MOST_STEPS, Constant, Graph, Use, attribute, operator
-from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES
-
-MS = f"{MICROSOFT}."
-PASSING = {"Identity", "Cast", "CastLike", "Reshape", "Transpose", "Dropout"}
-NONLINEAR = {
-    "Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "LeakyRelu", "Elu", "Selu", "Celu", "Softplus", "HardSwish", "Mish",
-    "Swish", f"{MS}Gelu", f"{MS}BiasGelu", f"{MS}FastGelu", f"{MS}QuickGelu",
-}  # fmt: skip
-POINTWISE = NONLINEAR | {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Exp", "Reciprocal", "Abs", "Max", "Min"}
-WITH_BIAS = {"Add": (0, 1), f"{MS}BiasGelu": (1,), f"{MS}FastGelu": (1,)}
-SKIP_NORMS = (f"{MS}SkipLayerNormalization", f"{MS}SkipSimplifiedLayerNormalization")
-PRODUCTS = ("MatMul", "Gemm", f"{MS}FusedMatMul")
-QUANTISED = ("MatMulInteger", "QLinearMatMul", "DequantizeLinear", f"{MS}QAttention", f"{MS}MatMulNBits")
-
-
-@dataclass(frozen=True)
-class Product:
-    """A product of a computed value with a stored matrix: `shape` is (in, out), `flipped` where (out, in) is stored."""
-
-    node: int
-    weight: Constant
-    shape: tuple[int, int]
-    flipped: bool
-    transposed_data: bool
+from anatomy_export.exporter.onnx_graph import MOST_STEPS, Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_operators import (
+    ELEMENTWISE,
+    MS,
+    NONLINEAR,
+    OF_ONE_VALUE,
+    PASSING,
+    RESHAPING,
+    WITH_BIAS,
+)
+from anatomy_export.exporter.onnx_product import Product, as_product
+from anatomy_export.exporter.onnx_residual import CannotCutError, NotAnFfnError, find_residual, is_adapter
+from anatomy_export.exporter.onnx_sizes import width_reader
 
 
 @dataclass(frozen=True)
 class Ffn:
     """One layer's FFN. `up_bias` and `down_bias` are inputs of nodes; `residual` is the node that adds the residual;
-    `shapes` maps every Reshape that names its width to where it does; `inner` every value between the products to the
-    axis of its neurons, counted from the end."""
+    `constants` maps every stored value of one for each neuron, `up_bias` among them, to the axis of the neurons;
+    `shapes` every Reshape that names its width to where it does; `inner` every value between the products to the axis
+    of its neurons. Axes are counted from the end. `twins` are FFNs elsewhere in the graph with the same weights."""
 
     name: str
     up: Product
@@ -48,9 +37,16 @@ class Ffn:
     up_bias: Use | None
     down_bias: Use | None
     residual: int
+    constants: dict[Use, int]
     shapes: dict[int, Use]
     inner: dict[str, int]
     found_as: str
+    twins: tuple["Ffn", ...] = ()
+
+    @property
+    def places(self) -> tuple["Ffn", ...]:
+        """Itself and its twins."""
+        return (self, *self.twins)
 
     @property
     def width(self) -> int:
@@ -63,18 +59,13 @@ class Ffn:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What looks like an FFN but cannot be cut, and why."""
+    """What looks like an FFN but cannot be cut, and why. `node` is its last product; `in_residual`: what that gives is
+    added to the residual, as it is in a layer and not in a head."""
 
     name: str
     reason: str
-
-
-class _NotAnFfn(Exception):
-    """The product is no down-projection of an FFN."""
-
-
-class _CannotCut(Exception):
-    """An FFN, but one whose neurons cannot be told apart from something else."""
+    node: int
+    in_residual: bool = False
 
 
 def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
@@ -86,32 +77,11 @@ def find_ffns(graph: Graph) -> list[Ffn | Refusal]:
             continue
         try:
             found.append(_Search(graph, down).ffn())
-        except _NotAnFfn:
+        except NotAnFfnError:
             continue
-        except _CannotCut as reason:
-            found.append(Refusal(node.name or node.output[0], str(reason)))
+        except CannotCutError as reason:
+            found.append(Refusal(node.name or node.output[0], str(reason), index))
     return found
-
-
-def as_product(graph: Graph, index: int) -> Product | None:
-    """The node as a product with a stored matrix on its right; None where it is none."""
-    node = graph.nodes[index]
-    kind = operator(node)
-    if kind not in PRODUCTS or len(node.input) < 2 or not node.output:
-        return None
-    weight = graph.constant(node.input[1])
-    if weight is None or len(weight.shape) != 2 or graph.constant(node.input[0]) is not None:
-        return None
-    if weight.tensor.data_type not in FLOAT_TYPES:
-        return None
-    if any(attribute(node, name, 1.0) != 1.0 for name in ("alpha", "beta")):
-        return None
-    if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
-        return None
-    flipped = weight.flipped != bool(attribute(node, "transB", 0))
-    rows, columns = weight.tensor.dims
-    shape = (columns, rows) if flipped else (rows, columns)
-    return Product(index, weight, shape, flipped, bool(attribute(node, "transA", 0)))
 
 
 class _Search:
@@ -122,19 +92,27 @@ class _Search:
         self.up: Product | None = None
         self.inner: dict[str, int] = {}
         self.kinds: dict[int, str] = {}
-        self.biases: list[Use] = []
+        self.constants: dict[Use, int] = {}
+        self.reshaped_by = ""
+        self.nonlinear = False
         self.shapes: dict[int, Use] = {}
         self.shaped_by: list[str] = []
+        self.doubts: list[str] = []
 
     def ffn(self) -> Ffn:
         node = self.graph.nodes[self.down.node]
-        self._walk_back(node.input[0], -2 if self.down.transposed_data else -1)
+        self._walk_back(node.input[self.down.data_input], self.down.in_axis)
         up = self.up
-        if up is None or not NONLINEAR & set(self.kinds.values()):
-            raise _NotAnFfn
-        if up.shape != self.down.shape[::-1]:
-            raise _NotAnFfn
-        down_bias, residual = self._to_the_residual()
+        if up is None or up.shape != self.down.shape[::-1]:
+            raise NotAnFfnError
+        if not (self.nonlinear or up.activation) and up.shape[1] < up.shape[0]:
+            raise NotAnFfnError
+        down_bias, residual = find_residual(self.graph, self.down)
+        if self.doubts:
+            raise CannotCutError(self.doubts[0])
+        if is_adapter(self.graph, up, residual):
+            raise CannotCutError("it stands inside a layer's residual branch, after another product (an adapter?)")
+        self._check_is_plain(up)
         self._check_nothing_leaks()
         self._check_sizes()
         return Ffn(
@@ -144,6 +122,7 @@ class _Search:
             up_bias=self._up_bias(up),
             down_bias=down_bias,
             residual=residual,
+            constants=self.constants,
             shapes=self.shapes,
             inner=self.inner,
             found_as=self._description(up),
@@ -155,9 +134,9 @@ class _Search:
         while left:
             name, axis = left.pop()
             if self.inner.setdefault(name, axis) != axis or len(self.inner) > MOST_STEPS:
-                raise _NotAnFfn
+                raise NotAnFfnError
             if name not in self.graph.producer:
-                raise _NotAnFfn
+                raise NotAnFfnError
             index = self.graph.producer[name]
             product = as_product(self.graph, index)
             if product is not None:
@@ -166,58 +145,94 @@ class _Search:
                 left += self._inputs(index, axis)
 
     def _reached(self, product: Product, axis: int) -> None:
-        if axis != -1:
-            raise _NotAnFfn
+        if axis != product.out_axis:
+            raise NotAnFfnError
         if self.up is not None and self.up.node != product.node:
-            raise _CannotCut("two products feed its activation (a gated FFN?)")
+            self.doubts.append(
+                "two products feed its activation (a gated FFN?)"
+                if self.up.shape[0] == product.shape[0]
+                else "a second product is added to its up-projection (LoRA that was not merged?)"
+            )
+            if self.up.shape[0] >= product.shape[0]:
+                return
         self.up = product
 
+    def _check_is_plain(self, up: Product) -> None:
+        """Raise where a cut would be right only if nodes said something else."""
+        for product in (up, self.down):
+            if product.peculiarity:
+                node = self.graph.nodes[product.node]
+                where = f"{node.op_type} '{node.name or node.output[0]}' of '{product.weight.name}'"
+                raise CannotCutError(f"its {where} {product.peculiarity}")
+        if self.down.activation:
+            raise CannotCutError(f"{self.down.activation} is applied to what its down-projection gives")
+        if self.reshaped_by:
+            raise CannotCutError(f"the operator {self.reshaped_by} stands between its products")
+        if not (self.nonlinear or up.activation):
+            raise CannotCutError("no activation stands between its products")
+
     def _inputs(self, index: int, axis: int) -> list[tuple[str, int]]:
-        """The computed inputs of a point-wise node, each with the axis of its neurons."""
+        """The computed inputs of an elementwise node, each with the axis of its neurons."""
         node, kind = self.graph.nodes[index], operator(self.graph.nodes[index])
-        if kind not in POINTWISE and kind not in PASSING:
-            raise _NotAnFfn
+        if kind not in ELEMENTWISE and kind not in PASSING and kind not in RESHAPING:
+            raise NotAnFfnError
         self.kinds[index] = kind
         if kind == "Transpose":
             return [(node.input[0], _before_transpose(attribute(node, "perm", [1, 0]), axis))]
         if kind == "Reshape":
             self._note_reshape(index, axis)
-        if kind in PASSING:
+        if kind in RESHAPING:
+            self.reshaped_by = kind
+        if kind not in ELEMENTWISE:
             return [(node.input[0], axis)]
         computed = []
         for position, name in enumerate(node.input):
-            use = Use(index, position)
-            if name and not self._is_scalar(name, use) and not self._note_bias(use, name, axis):
+            if name and not self._note_constant(Use(index, position), name, axis) and not self._is_scalar(name):
                 computed.append((name, axis))
+        self.nonlinear |= kind in NONLINEAR or (kind in ("Mul", "Div") and len(computed) > 1)
         return computed
 
-    def _is_scalar(self, name: str, use: Use | None = None, depth: int = 8) -> bool:
-        """One number, stored or computed from such; the bias of the only neuron is none."""
-        found = self.graph.constant(name)
-        if found is not None:
-            only_neuron = self.down.shape[0] == 1 and len(found.shape) > 0
-            return found.size == 1 and not (only_neuron and use is not None and self._at_the_bias(use))
-        if name not in self.graph.producer or not depth:
-            return False
-        node = self.graph.nodes[self.graph.producer[name]]
-        inputs = node.input[:1] if operator(node) in ("CastLike", "Cast") else node.input
-        known = operator(node) in POINTWISE | {"CastLike", "Cast", "Identity"}
-        return known and len(inputs) > 0 and all(self._is_scalar(one, depth=depth - 1) for one in inputs)
-
-    def _note_bias(self, use: Use, name: str, axis: int) -> bool:
+    def _note_constant(self, use: Use, name: str, axis: int) -> bool:
+        """Is this stored? What it holds of one for each neuron is noted; what is the same for all of them stays."""
         found = self.graph.constant(name)
         if found is None:
             return False
-        shape = found.shape
-        if len(shape) < -axis or shape[axis] != self.down.shape[0] or found.size != self.down.shape[0]:
-            raise _NotAnFfn
-        self.biases.append(use)
+        width, along = self.down.shape[0], found.along(axis)
+        if along == width > 1 or (width == 1 and found.shape and self._at_the_bias(use)):
+            self.constants[use] = axis
+        elif along != 1:
+            raise NotAnFfnError
+        return True
+
+    def _is_scalar(self, name: str) -> bool:
+        """Is this one number that is computed from stored ones?
+
+        Raises:
+            CannotCutError: it is computed from stored tensors of more than one number.
+        """
+        left, sizes = [name], set()
+        for _ in range(MOST_STEPS):
+            if not left:
+                break
+            name = left.pop()
+            found = self.graph.constant(name)
+            if found is not None:
+                sizes.add(found.size)
+                continue
+            node = self.graph.nodes[self.graph.producer[name]] if name in self.graph.producer else None
+            if node is None or operator(node) not in ELEMENTWISE | OF_ONE_VALUE:
+                return False
+            left += node.input[:1] if operator(node) in OF_ONE_VALUE else [one for one in node.input if one]
+        if left or not sizes:
+            return False
+        if sizes != {1}:
+            raise CannotCutError("a value of one for each neuron is computed while the model runs")
         return True
 
     def _note_reshape(self, index: int, axis: int) -> None:
         node = self.graph.nodes[index]
         if axis != -1 or len(node.input) < 2:
-            raise _NotAnFfn
+            raise NotAnFfnError
         sizes = self.graph.array(node.input[1])
         if sizes is not None:
             self._note_size(index, Use(index, 1), sizes)
@@ -236,11 +251,11 @@ class _Search:
 
     def _note_size(self, reshape: int, use: Use, sizes: np.ndarray) -> None:
         if sizes.ndim != 1 or not len(sizes) or sizes.dtype != np.int64:
-            raise _NotAnFfn
+            raise NotAnFfnError
         if sizes[-1] == self.down.shape[0]:
             self.shapes[reshape] = use
         elif sizes[-1] != -1 or np.any(sizes[:-1] > 1):
-            raise _CannotCut(f"a Reshape inside has the size {sizes.tolist()}")
+            self.doubts.append(f"a Reshape inside has the size {sizes.tolist()}")
 
     def _check_sizes(self) -> None:
         """Sizes computed while the model runs must come from the values that are cut."""
@@ -257,7 +272,7 @@ class _Search:
                 else:
                     left += [one for one in node.input if one]
             if not asked or not asked <= self.inner.keys():
-                raise _CannotCut(f"a Reshape inside takes its size from '{size}', which the cut would not change")
+                raise CannotCutError(f"a Reshape inside takes its size from '{size}', which the cut would not change")
 
     def _up_bias(self, up: Product) -> Use | None:
         node = self.graph.nodes[up.node]
@@ -265,12 +280,21 @@ class _Search:
         if own is not None:
             found = self.graph.constant(node.input[2])
             if found is None or found.size != up.shape[1] or found.shape[-1:] != (up.shape[1],):
-                raise _CannotCut("the third input of its up-projection is no stored bias of one value a neuron")
-        if not self.biases:
+                raise CannotCutError("the third input of its up-projection is no stored bias of one value a neuron")
+            self.constants[own] = -1
             return own
-        if own or len(self.biases) > 1 or not self._at_the_bias(self.biases[0]):
-            raise _CannotCut("its activation has values of its own for each neuron")
-        return self.biases[0]
+        biases = [use for use in self.constants if self._at_the_bias(use)]
+        if len(biases) > 1:
+            raise CannotCutError("two biases are added to what its up-projection gives")
+        if biases and self._stored(biases[0]).size != up.shape[1]:
+            raise CannotCutError("the bias of its up-projection is no stored vector")
+        return biases[0] if biases else None
+
+    def _stored(self, use: Use) -> Constant:
+        found = self.graph.constant(self.graph.nodes[use.node].input[use.input])
+        if found is None:
+            raise KeyError(use)
+        return found
 
     def _at_the_bias(self, use: Use) -> bool:
         """Is this where a value is added to the up-projection's output as it is, but for its shape?"""
@@ -289,61 +313,6 @@ class _Search:
             name = self.graph.nodes[index].input[0]
         return False
 
-    def _to_the_residual(self) -> tuple[Use | None, int]:
-        """Follow the product to where it is added to the residual: the down-bias on the way, None without one, and the
-        node that adds."""
-        node = self.graph.nodes[self.down.node]
-        bias = Use(self.down.node, 2) if len(node.input) > 2 and node.input[2] else None
-        name = node.output[0]
-        for _ in range(MOST_STEPS):
-            uses = self.graph.uses[name]
-            adding = [use for use in uses if self._adds_a_residual(use)]
-            if adding:
-                found = self._only_one(bias, self._skip_bias(adding[0]))
-                if found is None:
-                    self._check_no_bias_after(self.graph.nodes[adding[0].node].output[0])
-                return found, adding[0].node
-            if len(uses) != 1:
-                raise _NotAnFfn
-            use = uses[0]
-            kind = operator(self.graph.nodes[use.node])
-            if kind == "Add":
-                bias = self._only_one(bias, Use(use.node, 1 - use.input))
-            elif kind not in PASSING or kind == "Transpose" or use.input:
-                raise _NotAnFfn
-            name = self.graph.nodes[use.node].output[0]
-        raise _NotAnFfn
-
-    def _only_one(self, *uses: Use | None) -> Use | None:
-        given = [use for use in uses if use is not None]
-        if len(given) > 1:
-            raise _CannotCut("two biases are added to its output")
-        for use in given:
-            found = self.graph.constant(self.graph.nodes[use.node].input[use.input])
-            if found is None or found.size != self.down.shape[1] or found.shape[-1:] != (self.down.shape[1],):
-                raise _CannotCut("the bias of its output is no stored vector")
-        return given[0] if given else None
-
-    def _adds_a_residual(self, use: Use) -> bool:
-        node = self.graph.nodes[use.node]
-        if operator(node) in SKIP_NORMS:
-            return use.input < 2
-        return operator(node) == "Add" and self.graph.constant(node.input[1 - use.input]) is None
-
-    def _check_no_bias_after(self, name: str) -> None:
-        """A missing bias is one of zeros that the exporter left out, unless it was moved to after the residual."""
-        for use in self.graph.uses[name]:
-            node = self.graph.nodes[use.node]
-            if operator(node) == "Add" and self.graph.constant(node.input[1 - use.input]) is not None:
-                raise _CannotCut("a stored vector is added after the residual, where its own bias is missing")
-
-    def _skip_bias(self, use: Use) -> Use | None:
-        node = self.graph.nodes[use.node]
-        position = {SKIP_NORMS[0]: 4, SKIP_NORMS[1]: 3}.get(operator(node))
-        if position is None or len(node.input) <= position or not node.input[position]:
-            return None
-        return Use(use.node, position)
-
     def _check_nothing_leaks(self) -> None:
         """Nothing but the FFN itself, and what asks for a shape, may see the values that become narrower."""
         inside = {*self.kinds, self.down.node}
@@ -351,12 +320,24 @@ class _Search:
         for name in (*self.inner, *beside):
             others = [use.node for use in self.graph.uses[name] if use.node not in inside]
             others = [index for index in others if operator(self.graph.nodes[index]) != "Shape"]
+            if any(as_product(self.graph, index) is not None for index in others):
+                raise CannotCutError("a second product reads its neurons (LoRA that was not merged?)")
             if others or self.graph.escapes(name):
                 where = f"node '{self.graph.nodes[others[0]].name}'" if others else "the graph's output"
-                raise _CannotCut(f"its value '{name}' is also used by {where}")
+                raise CannotCutError(f"its value '{name}' is also used by {where}")
+        for name, axis in self.inner.items():
+            for use in self.graph.uses[name]:
+                if operator(self.graph.nodes[use.node]) == "Shape":
+                    self._check_width_stays(use.node, axis)
+
+    def _check_width_stays(self, shape: int, axis: int) -> None:
+        reader = width_reader(self.graph, shape, axis, inside=self.kinds.keys())
+        if reader is not None:
+            raise CannotCutError(f"its width, which the cut changes, is read by {reader}")
 
     def _description(self, up: Product) -> str:
         kinds = [self.kinds[index] for index in sorted(self.kinds) if self.kinds[index] in NONLINEAR]
+        kinds = [up.activation] * bool(up.activation) + kinds or ["Mul"]
         ends = [operator(self.graph.nodes[product.node]).removeprefix(MS) for product in (up, self.down)]
         return f"{ends[0]} · {'+'.join(dict.fromkeys(kind.removeprefix(MS) for kind in kinds))} · {ends[1]}"
 
@@ -364,5 +345,5 @@ class _Search:
 def _before_transpose(perm, axis: int) -> int:
     """The axis of a Transpose's input, counted from the end, that becomes `axis` of its output."""
     if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
-        raise _NotAnFfn
+        raise NotAnFfnError
     return perm[axis] - len(perm)

@@ -1,18 +1,23 @@
 """Who makes and who uses each value of an ONNX graph, and which values are constants."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from heapq import heappop, heappush
 from math import prod
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import GraphProto, NodeProto, TensorProto
 
-from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array
+from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.onnx_operators import ELEMENTWISE, FUSED_MATMUL, GEMMS, PASSING, SKIP_NORMS, STANDARD
+from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, is_external, small_array, without_large_tensors
 
-STANDARD, MICROSOFT = ("", "ai.onnx"), "com.microsoft"
 MOST_STEPS = 64
 SMALL = 64
+OF_SAME_RANK = (ELEMENTWISE | PASSING | {*SKIP_NORMS, "MatMul", FUSED_MATMUL, "LayerNormalization"}) - {"Reshape"}
 CASTS = (*FLOAT_TYPES, TensorProto.INT64)
 
 
@@ -39,8 +44,10 @@ class Use:
 
 @dataclass(frozen=True)
 class Constant:
-    """A stored tensor as a node sees it; `flipped` where a Transpose lies between, `cast` to which type by a Cast."""
+    """A stored tensor as a node sees it: `name` is where it is stored, `flipped` where a Transpose lies between,
+    `cast` to which type by a Cast."""
 
+    name: str
     tensor: TensorProto
     flipped: bool = False
     cast: int | None = None
@@ -58,12 +65,17 @@ class Constant:
     def size(self) -> int:
         return prod(self.tensor.dims)
 
+    def along(self, axis: int) -> int:
+        """Its size on an axis counted from the end, 1 where it has no such axis and is broadcast over it."""
+        return self.shape[axis] if len(self.shape) >= -axis else 1
+
 
 class Graph:
     """The main graph of a model, its nodes by index."""
 
     def __init__(self, model: onnx.ModelProto):
         self.proto = model.graph
+        self._model = model
         self.nodes = list(model.graph.node)
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {value.name for value in model.graph.output}
@@ -93,14 +105,14 @@ class Graph:
         flipped, cast = False, None
         for _ in range(MOST_STEPS):
             if name in self.initializers:
-                return Constant(self.initializers[name], flipped, cast)
+                return Constant(name, self.initializers[name], flipped, cast)
             if name not in self.producer:
                 return None
             node = self.nodes[self.producer[name]]
             kind = operator(node)
             if kind == "Constant":
                 tensor = constant_tensor(node)
-                return None if tensor is None else Constant(tensor, flipped, cast)
+                return None if tensor is None else Constant(name, tensor, flipped, cast)
             if kind == "Transpose" and list(attribute(node, "perm", [1, 0])) == [1, 0]:
                 flipped = not flipped
             elif kind == "Cast" and attribute(node, "to", 0) in CASTS:
@@ -109,6 +121,29 @@ class Graph:
                 return None
             name = node.input[0]
         return None
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The number of axes of every value of which it can be told."""
+        try:
+            inferred = onnx.shape_inference.infer_shapes(without_large_tensors(self._model), data_prop=True).graph
+        except Exception:  # a graph that is not valid: what it says itself
+            inferred = self.proto
+        shapes = {
+            value.name: value.type.tensor_type.shape.dim
+            for value in (*inferred.input, *inferred.value_info, *inferred.output)
+            if value.type.tensor_type.HasField("shape")
+        }
+        ranks = {name: len(dims) for name, dims in shapes.items()}
+        for node in self.nodes:  # behind ONNX Runtime's own operators, of which shape inference knows nothing
+            given = [ranks.get(name) for name in node.input if name and self.constant(name) is None]
+            if operator(node) in GEMMS:
+                ranks[node.output[0]] = 2
+            elif operator(node) == "Reshape" and (sizes := shapes.get(node.input[1])) and sizes[0].dim_value:
+                ranks[node.output[0]] = sizes[0].dim_value
+            elif operator(node) in OF_SAME_RANK and given and None not in given:
+                ranks.setdefault(node.output[0], max(rank for rank in given if rank is not None))
+        return ranks
 
     def array(self, name: str) -> np.ndarray | None:
         """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""
@@ -123,6 +158,40 @@ class Graph:
         return array.T if found.flipped else array
 
 
+def sort_nodes_(graph: GraphProto) -> None:
+    """Put the nodes of a graph into an order in which each stands after what it uses; a file may have any.
+
+    Raises:
+        AnatomyError: nodes use each other's values in a circle.
+    """
+    producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needed = [{producer[name] for name in _names_used(node) if name in producer} for node in graph.node]
+    if all(max(before, default=-1) < index for index, before in enumerate(needed)):
+        return
+    followers = defaultdict(list)
+    for index, before in enumerate(needed):
+        for other in before:
+            followers[other].append(index)
+    missing = [len(before) for before in needed]
+    ready = [index for index, count in enumerate(missing) if not count]
+    order = []
+    while ready:
+        order.append(heappop(ready))
+        for index in followers[order[-1]]:
+            missing[index] -= 1
+            if not missing[index]:
+                heappush(ready, index)
+    if len(order) < len(needed):
+        stuck = next(node for node, count in zip(graph.node, missing, strict=True) if count)
+        raise AnatomyError(
+            f"node '{stuck.name or stuck.output[0]}' uses a value that is computed from its own; "
+            "next step: export the model again"
+        )
+    nodes = [NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def constant_tensor(node: NodeProto) -> TensorProto | None:
     """What a Constant node holds; None for text and sparse values."""
     for one in node.attribute:
@@ -134,15 +203,30 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
     return None
 
 
+def _names_used(node: NodeProto) -> set[str]:
+    return {name for name in node.input if name} | _names_inside(node)
+
+
+def nested_nodes(node: NodeProto) -> Iterator[NodeProto]:
+    """The nodes of the graphs nested in a node."""
+    for graph in _nested_graphs(node):
+        yield from graph.node
+
+
 def _names_inside(node: NodeProto) -> set[str]:
     """Names that the graphs nested in a node use."""
     names: set[str] = set()
-    graphs = [graph for one in node.attribute for graph in (*([one.g] if one.HasField("g") else []), *one.graphs)]
-    while graphs:
-        graph = graphs.pop()
+    for graph in _nested_graphs(node):
         names |= {value.name for value in graph.output}
-        for inner in graph.node:
-            names |= set(inner.input)
-            for one in inner.attribute:
-                graphs.extend((*([one.g] if one.HasField("g") else []), *one.graphs))
+        names |= {name for inner in graph.node for name in inner.input}
     return names
+
+
+def _nested_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes, and those nested in them."""
+    left = [node]
+    while left:
+        for one in left.pop().attribute:
+            for graph in (*([one.g] if one.HasField("g") else []), *one.graphs):
+                yield graph
+                left.extend(graph.node)

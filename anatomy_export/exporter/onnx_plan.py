@@ -8,7 +8,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import UNIFORM, uniform_widths
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_probes import anatomy_of_graph
-from anatomy_export.exporter.onnx_texts import TextReader
+from anatomy_export.exporter.onnx_reader import TextReader
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, ratio_plan
 from anatomy_export.exporter.thresholds import preset_setup
 

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.errors import AnatomyError, MissingExtraError
 from anatomy_export.exporter.anatomy import Anatomy
-from anatomy_export.exporter.onnx_ffn import PASSING, SKIP_NORMS
+from anatomy_export.exporter.onnx_apart import weights_apart
 from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, operator
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
-from anatomy_export.exporter.onnx_texts import HINT, TextReader, TextSession, logits_name
+from anatomy_export.exporter.onnx_operators import PASSING, SKIP_NORMS
+from anatomy_export.exporter.onnx_reader import TextReader
+from anatomy_export.exporter.onnx_texts import HINT, TextSession, logits_name
 
 NORMS = ("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
 MOVED, MOVE = "anatomy_moved_state", "anatomy_move"
@@ -52,8 +54,8 @@ class _ProbeRun:
         self.reader = reader
         self.hidden = model.ffns[-1].hidden
         with damage_is_refused(model.path):
-            probed, self.state_name = _with_moved_state(model)
-        self.session = TextSession(probed.SerializeToString(), str(model.path), folder=model.folder)
+            probed, weights, self.state_name = _with_moved_state(model)
+        self.session = TextSession(probed.SerializeToString(), str(model.path), weights=weights)
         self.logits_name = logits_name(model.proto)
 
     def state(self, probe: str) -> np.ndarray:
@@ -71,8 +73,8 @@ class _ProbeRun:
         direction = size * np.random.default_rng(0).standard_normal(self.hidden).astype(np.float32)
         effects = []
         for position in range(len(state)):
-            move = np.zeros((1, *state.shape), np.float32)
-            move[0, position] = direction
+            move = np.zeros_like(state)
+            move[position] = direction
             effects.append(float(np.abs(self._run(probe, move)[1] - logits).max()))
         read = np.flatnonzero(np.array(effects) > LEAST_EFFECT * max(effects))
         if max(effects) > 0 and read.tolist() in ([0], [len(state) - 1]):
@@ -83,19 +85,23 @@ class _ProbeRun:
         )
 
     def _run(self, probe: str, move: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        inputs = self.reader.inputs(probe)
-        shape = (1, inputs["input_ids"].shape[1], self.hidden)
-        known = {**inputs, MOVE: np.zeros(shape, np.float32) if move is None else move}
-        state, logits = self.session.run([self.state_name, self.logits_name], known)
-        return state[0], logits[0]
+        """(tokens, d) the state and (classes,) the logits, the state moved by `move`; without what is padding."""
+        inputs, place = self.reader.inputs(probe), self.reader.place(probe)
+        moved = np.zeros((*inputs["input_ids"].shape, self.hidden), np.float32)
+        if move is not None:
+            moved[0, place] = move
+        state, logits = self.session.run([self.state_name, self.logits_name], {**inputs, MOVE: moved})
+        return state[0, place], logits[0]
 
 
-def _with_moved_state(model: OnnxModel) -> tuple[onnx.ModelProto, str]:
+def _with_moved_state(model: OnnxModel) -> tuple[onnx.ModelProto, dict, str]:
     """A copy whose state after the last norm is an output, (1, tokens, d) float32, and is moved by an input before
-    anything else reads it; with that output's name."""
+    anything else reads it; with the weights that it lacks, and that output's name."""
     maker, state = _last_norm(model)
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model.proto)
+    try:
+        probed, weights = weights_apart(model.proto, model.folder)
+    except ImportError as error:
+        raise MissingExtraError(str(error.name), "edge") from error
     graph = probed.graph
     for node in graph.node:
         for position, name in enumerate(node.input):
@@ -107,7 +113,7 @@ def _with_moved_state(model: OnnxModel) -> tuple[onnx.ModelProto, str]:
     graph.input.append(onnx.helper.make_tensor_value_info(MOVE, onnx.TensorProto.FLOAT, shape))
     if state not in [value.name for value in graph.output]:
         graph.output.append(onnx.helper.make_tensor_value_info(state, onnx.TensorProto.FLOAT, None))
-    return probed, state
+    return probed, weights, state
 
 
 def _last_norm(model: OnnxModel) -> tuple[int, str]:

@@ -18,6 +18,7 @@ LARGEST_PROTOBUF = 2**31 - 1
 COPY_BYTES = 2**24
 ALIGNMENT = 4096
 INLINE_BYTES = 1024
+FIRST_IR_WITH_FREE_INITIALIZERS = 4
 FLOAT_TYPES: dict[int, np.dtype] = {
     TensorProto.FLOAT: np.dtype("<f4"),
     TensorProto.FLOAT16: np.dtype("<f2"),
@@ -65,10 +66,11 @@ def is_external(tensor: TensorProto) -> bool:
 
 
 def external_region(tensor: TensorProto, folder: Path) -> Region:
-    """The bytes of an external tensor, which must lie in a plain file inside `folder`.
+    """The bytes of an external tensor, which must lie in a plain file inside `folder`; in the hub's cache a link to a
+    blob of the same repository will do.
 
     Raises:
-        AnatomyError: an absolute path, one that leaves the directory, a link, no file, or too few bytes.
+        AnatomyError: an absolute path, one that leaves the directory, another link, no file, or too few bytes.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     name = entries.get("location", "")
@@ -79,7 +81,7 @@ def external_region(tensor: TensorProto, folder: Path) -> Region:
     path = folder
     for part in parts:
         path = path / part
-        if path.is_symlink():
+        if path.is_symlink() and not _is_hub_blob(path):
             raise AnatomyError(f"{refused} goes through a link, expected a file; next step: put the file itself there")
     if not path.is_file():
         raise AnatomyError(f"{refused} is not there; next step: keep it beside the .onnx file")
@@ -92,6 +94,15 @@ def external_region(tensor: TensorProto, folder: Path) -> Region:
             "next step: copy the whole file"
         )
     return Region(path, offset, length)
+
+
+def _is_hub_blob(link: Path) -> bool:
+    """Does a link lead from a snapshot in the hub's cache to a blob of that repository (models--NAME/blobs/HASH)?"""
+    for repository in link.absolute().parents:
+        if repository.name.startswith("models--"):
+            inside = link.absolute().relative_to(repository).parts[0] == "snapshots"
+            return inside and link.resolve().parent == repository.resolve() / "blobs"
+    return False
 
 
 def _whole(text: str, where: str) -> int:
@@ -120,7 +131,12 @@ def _bits(data_type: int) -> int:
     small = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
     if name in ("UNDEFINED", "STRING"):
         raise KeyError(name)
-    return small.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    return small.get(name) or 8 * stored_dtype(data_type).itemsize
+
+
+def stored_dtype(data_type: int) -> np.dtype:
+    """The type of a tensor's little-endian bytes; that of bfloat16 is not known to every release of onnx."""
+    return FLOAT_TYPES.get(data_type) or onnx.helper.tensor_dtype_to_np_dtype(data_type).newbyteorder("<")
 
 
 def read_floats(tensor: TensorProto, folder: Path) -> np.ndarray:

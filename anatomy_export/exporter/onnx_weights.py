@@ -1,6 +1,6 @@
 """The weights of an FFN in an ONNX graph, neuron rows as (n, d) whatever the file stores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import numpy as np
 from onnx import TensorProto
 
 from anatomy_export.exporter.onnx_edit import Editor
-from anatomy_export.exporter.onnx_ffn import Ffn, Product
+from anatomy_export.exporter.onnx_ffn import Ffn
 from anatomy_export.exporter.onnx_graph import Graph, Use
+from anatomy_export.exporter.onnx_product import Product
 from anatomy_export.exporter.onnx_tensors import read_floats
 from anatomy_export.exporter.repair import LayerRepair
 
@@ -32,11 +33,16 @@ class OnnxFfn:
 
     @property
     def found_as(self) -> str:
-        return self.ffn.found_as
+        return f"{self.ffn.found_as}, {len(self.ffn.places)} times" if self.ffn.twins else self.ffn.found_as
 
     @property
     def is_float32(self) -> bool:
         return all(one.weight.tensor.data_type == TensorProto.FLOAT for one in (self.ffn.up, self.ffn.down))
+
+    @property
+    def has_scales(self) -> bool:
+        """Does it hold values of one for each neuron that are neither of its matrices nor its bias?"""
+        return bool(self.ffn.constants.keys() - {self.ffn.up_bias})
 
     def weights(self) -> Iterator[np.ndarray]:
         """W1 (n, d), b1 (n,), W2 (n, d), read one after the other."""
@@ -68,44 +74,52 @@ class OnnxFfn:
 
     def cut_(self, editor: Editor, keep: np.ndarray, repair: LayerRepair | None) -> Iterator[np.ndarray]:
         """Leave the neurons `keep` (k,) in the graph; gives the W1 (k, d), b1 (k,), W2 (k, d) that it then has."""
-        ffn, count = self.ffn, len(keep)
-        yield self._cut_product(editor, ffn.up, keep, axis=0 if ffn.up.flipped else 1)
-        yield self._cut_bias(editor, keep)
+        ffn = self.ffn
+        yield self._cut_product(editor, lambda place: place.up, keep, axis=0 if ffn.up.flipped else 1)
+        yield self._cut_constants(editor, keep)
         if repair is None:
-            yield self._cut_product(editor, ffn.down, keep, axis=1 if ffn.down.flipped else 0)
+            yield self._cut_product(editor, lambda place: place.down, keep, axis=1 if ffn.down.flipped else 0)
         else:
-            self._put(editor, ffn.down, repair.down_weight.T if ffn.down.flipped else repair.down_weight)
+            stored = repair.down_weight.T if ffn.down.flipped else repair.down_weight
+            self._put(editor, lambda place: place.down, stored)
             self._put_down_bias(editor, repair.down_bias)
             yield repair.down_weight
-        for reshape, use in ffn.shapes.items():
-            sizes = self.graph.array(self.graph.nodes[use.node].input[use.input])
-            if sizes is None:
-                raise KeyError(use)
-            editor.replace_size_(reshape, use, np.array([*sizes[:-1], count], np.int64))
-        for name, axis in ffn.inner.items():
-            editor.narrow_(name, axis, count)
+        for place in ffn.places:
+            for reshape, use in place.shapes.items():
+                sizes = self.graph.array(self.graph.nodes[use.node].input[use.input])
+                if sizes is None:
+                    raise KeyError(use)
+                editor.replace_size_(reshape, use, np.array([*sizes[:-1], len(keep)], np.int64))
+            for name, axis in place.inner.items():
+                editor.narrow_(name, axis, ffn.width, len(keep))
 
-    def _cut_product(self, editor: Editor, product: Product, keep: np.ndarray, axis: int) -> np.ndarray:
+    def _cut_product(
+        self, editor: Editor, product: Callable[[Ffn], Product], keep: np.ndarray, axis: int
+    ) -> np.ndarray:
         """Cut a stored matrix along `axis` of what is stored; gives it with the neurons as rows."""
-        cut = np.take(read_floats(product.weight.tensor, self.folder), keep, axis=axis)
+        cut = np.take(read_floats(product(self.ffn).weight.tensor, self.folder), keep, axis=axis)
         self._put(editor, product, cut)
         return cut if axis == 0 else cut.T
 
-    def _put(self, editor: Editor, product: Product, stored: np.ndarray) -> None:
-        editor.replace_(Use(product.node, 1), stored.T if product.weight.flipped else stored)
+    def _put(self, editor: Editor, product: Callable[[Ffn], Product], stored: np.ndarray) -> None:
+        uses = [product(place).weight_use for place in self.ffn.places]
+        editor.replace_(uses, stored.T if product(self.ffn).weight.flipped else stored)
 
-    def _cut_bias(self, editor: Editor, keep: np.ndarray) -> np.ndarray:
-        if self.ffn.up_bias is None:
-            return np.zeros(len(keep), np.float32)
-        array = self._vector(self.ffn.up_bias)
-        axis = array.shape.index(self.width) if self.width > 1 else 0
-        cut = np.take(array, keep, axis=axis)
-        editor.replace_(self.ffn.up_bias, cut)
-        return cut.reshape(len(keep))
+    def _cut_constants(self, editor: Editor, keep: np.ndarray) -> np.ndarray:
+        """Cut every stored value of one for each neuron; gives b1, (k,)."""
+        bias = np.zeros(len(keep), np.float32)
+        for uses in zip(*(place.constants for place in self.ffn.places), strict=True):
+            cut = np.take(self._vector(uses[0]), keep, axis=self.ffn.constants[uses[0]])
+            editor.replace_(uses, cut)
+            if uses[0] == self.ffn.up_bias:
+                bias = cut.reshape(len(keep))
+        return bias
 
     def _put_down_bias(self, editor: Editor, bias: np.ndarray) -> None:
-        use = self.ffn.down_bias
-        if use is None:
-            editor.add_after_(self.ffn.down.node, bias, self.ffn.down.weight.data_type)
-        else:
-            editor.replace_(use, bias.reshape(self._vector(use).shape))
+        uses = [place.down_bias for place in self.ffn.places if place.down_bias is not None]
+        if uses:
+            editor.replace_(uses, bias.reshape(self._vector(uses[0]).shape))
+            return
+        down = self.ffn.down
+        column = bias.reshape(-1, *[1] * (-down.out_axis - 1))
+        editor.add_after_([place.down.node for place in self.ffn.places], column, down.weight.data_type)

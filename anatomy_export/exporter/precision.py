@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from anatomy_export.errors import AnatomyError, MissingExtraError, VerifyError, first_line
+from anatomy_export.exporter.onnx_tensors import FIRST_IR_WITH_FREE_INITIALIZERS
 from anatomy_export.exporter.target_cpu import PORTABLE, described_weights, int8_weights
 
 DEFAULT_CALIBRATION = "percentile"
@@ -287,7 +288,7 @@ def _all_values(path: Path, names: Sequence[str]):
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = {
         value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        for value in model.graph.input
+        for value in _true_inputs(model)
     }
 
     def values(batch: Batch) -> dict[str, np.ndarray]:
@@ -298,15 +299,26 @@ def _all_values(path: Path, names: Sequence[str]):
 
 
 def _load_plain(source: Path) -> onnx.ModelProto:
-    """The model without what it says of weights' types and of shapes between nodes, which a conversion makes untrue."""
+    """The model without what it says of weights' types and of shapes between nodes, which a conversion makes untrue;
+    weights are no inputs, as before IR version 4 they had to be, for the converters leave inputs as they are."""
     model = onnx.load(source)
     weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = _true_inputs(model)
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, FIRST_IR_WITH_FREE_INITIALIZERS)
     described = [info for info in model.graph.value_info if info.name not in weights]
     for info in described:
         info.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
     model.graph.value_info.extend(described)
     return model
+
+
+def _true_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that must be given."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
 
 
 def unpack_attention_(model: onnx.ModelProto) -> int:

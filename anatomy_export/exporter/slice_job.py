@@ -1,17 +1,18 @@
 """`anatomy slice-onnx` as a job: open the model, read or make the plan, cut, judge, write. Without torch."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anatomy_export.data import Dataset, load_dataset
+from anatomy_export.data import Dataset, Examples, load_dataset
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.identity import UNRECORDED
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_plan import probes_plan, weights_plan
+from anatomy_export.exporter.onnx_reader import TextReader, beside, text_form
 from anatomy_export.exporter.onnx_surgery import SliceResult, refuse_own_files, slice_onnx
-from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, MAX_LENGTH, Judge, TextReader, config_classes
+from anatomy_export.exporter.onnx_texts import CALIBRATION_TEXTS, Judge, config_classes
 from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.precision import FP32, Precision
 from anatomy_export.exporter.repair import read_repair
@@ -25,8 +26,10 @@ from anatomy_export.progress import Progress
 class SliceRequest:
     """What `anatomy slice-onnx` is asked for; a plan, or how to make one from the file.
 
-    `probes` and `strong_threshold` are of criterion anatomy. `data` is the labelled text that accuracy is measured
-    on. Both read text with `tokenizer`, None for the tokenizer.json beside the model.
+    `allow_uncut` cuts what can be, without a plan, although something else looks like an FFN. `probes` and
+    `strong_threshold` are of criterion anatomy. `data` is the labelled text that accuracy is measured on. Both read
+    text with `tokenizer`, None for the tokenizer.json beside the model. `limits_drop`: the limit of `precision` was
+    asked for, and is not only the default.
     """
 
     model: Path
@@ -39,9 +42,11 @@ class SliceRequest:
     probes: str | None = None
     strong_threshold: float = 0.35
     precision: Precision = FP32
+    limits_drop: bool = False
     data: DataOptions = field(default_factory=DataOptions)
     tokenizer: Path | None = None
     save_plan: Path | None = None
+    allow_uncut: bool = False
     force: bool = False
     dry_run: bool = False
 
@@ -65,7 +70,7 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         progress.note(UNRECORDED)
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    judge = None if reader is None or data is None else _judge(request, data, reader)
+    judge = None if reader is None or data is None else _judge(request, data, reader, progress)
     if judge is None and request.precision.converts and request.output is not None:
         progress.note(
             f"note: what {request.precision.name} costs in accuracy is not measured; "
@@ -82,6 +87,8 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             force=request.force,
             progress=progress,
         )
+    if given is not None and (uncut := model.uncut()):
+        progress.note(f"note: {uncut}")
     if judge is not None:
         _say_bad_labels(judge, result.accuracy[0], progress)
     return result
@@ -119,7 +126,9 @@ def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:
     """None where no text is read."""
     if request.data.data is None and (request.plan is not None or request.criterion != "anatomy"):
         return None
-    return TextReader(request.tokenizer or model.folder / "tokenizer.json", request.data.max_length or MAX_LENGTH)
+    tokenizer = request.tokenizer or beside(model.folder, "tokenizer.json")
+    config = beside(model.folder, "config.json")
+    return TextReader(tokenizer, text_form(model.proto.graph, config, tokenizer, request.data.max_length))
 
 
 def _data(request: SliceRequest, model: OnnxModel, progress: Progress) -> Dataset | None:
@@ -131,31 +140,61 @@ def _data(request: SliceRequest, model: OnnxModel, progress: Progress) -> Datase
         text_column=options.text_column,
         label_column=options.label_column,
         split_column=options.split_column,
-        class_names=config_classes(model.folder / "config.json"),
+        class_names=config_classes(beside(model.folder, "config.json")),
     )
     for note in data.notes:
         progress.note(f"note: {note}")
     return data
 
 
-def _judge(request: SliceRequest, data: Dataset, reader: TextReader) -> Judge:
+def _judge(request: SliceRequest, data: Dataset, reader: TextReader, progress: Progress) -> Judge:
     options = request.data
     if request.precision.calibrated and not len(data.train):
         raise AnatomyError(
             f"data {options.data}: no train texts, which static int8 takes its ranges from; "
             "next step: pass some, or use --int8 dynamic"
         )
-    return Judge(reader, data.test.head(options.eval_examples), data.train.texts[:CALIBRATION_TEXTS])
+    test = data.test.head(options.eval_examples)
+    validation = _validation(request, data, test, progress)
+    _note_cut_off(reader, {*test.texts, *validation.texts}, progress)
+    return Judge(reader, test, validation, data.train.texts[:CALIBRATION_TEXTS])
+
+
+def _validation(request: SliceRequest, data: Dataset, test: Examples, progress: Progress) -> Examples:
+    """The texts on which it is decided whether another precision loses too much: those of test where there are none.
+
+    Raises:
+        AnatomyError: there are none, but a limit was asked for.
+    """
+    if len(data.validation) or not request.precision.converts:
+        return data.validation
+    if request.limits_drop:
+        raise AnatomyError(
+            f"data {data.name}: no validation texts, which --max-precision-drop is decided on; "
+            "next step: pass some, or leave it out"
+        )
+    progress.note(f"note: no validation texts, so what {request.precision.name} loses is judged on test")
+    return test
+
+
+def _note_cut_off(reader: TextReader, texts: Collection[str], progress: Progress) -> None:
+    count = reader.cut_off(texts)
+    if count:
+        progress.note(
+            f"note: {count:,} of {len(texts):,} texts ({count / len(texts):.1%}) are longer than the "
+            f"{reader.form.max_length} tokens that are read, and cut off there"
+        )
 
 
 def _own_plan(
     request: SliceRequest, model: OnnxModel, reader: TextReader | None, data: Dataset | None, progress: Progress
 ) -> PrunePlan:
-    skipped = model.skipped_after()
-    if skipped:
-        progress.note(f"note: {len(model.ffns)} FFNs found{skipped}")
+    if not request.allow_uncut:
+        model.refuse_uncut()
+    if uncut := model.uncut():
+        progress.note(f"note: {uncut}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
-    probes = choose_probes(load_probes(request.probes), config_classes(model.folder / "config.json"), data)
+    probes = choose_probes(load_probes(request.probes), config_classes(beside(model.folder, "config.json")), data)
     if request.criterion == "anatomy" and probes.note:
         progress.note(probes.note)
     with progress.stage(f"rank neurons by {request.criterion}"):

@@ -1,0 +1,110 @@
+"""Where the second product of an FFN joins the residual: what tells a layer from a pooler, a head and an adapter."""
+
+from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, Use, operator
+from anatomy_export.exporter.onnx_operators import PASSING, SKIP_NORMS
+from anatomy_export.exporter.onnx_product import Product, as_product
+
+
+class NotAnFfnError(Exception):
+    """The product is no down-projection of an FFN."""
+
+
+class CannotCutError(Exception):
+    """An FFN, but one whose neurons cannot be told apart from something else."""
+
+
+def find_residual(graph: Graph, down: Product) -> tuple[Use | None, int]:
+    """Follow a product to where it is added to the residual.
+
+    Returns:
+        The bias on the way, None without one, and the node that adds.
+
+    Raises:
+        NotAnFfnError: it is added to none. CannotCutError: its bias is not stored as one vector.
+    """
+    node = graph.nodes[down.node]
+    bias = Use(down.node, 2) if len(node.input) > 2 and node.input[2] else None
+    name = node.output[0]
+    for _ in range(MOST_STEPS):
+        uses = graph.uses[name]
+        adding = [use for use in uses if _adds_a_residual(graph, use)]
+        if adding:
+            found = _only_bias(graph, down, bias, _skip_bias(graph, adding[0]))
+            if found is None:
+                _check_no_bias_after(graph, graph.nodes[adding[0].node].output[0])
+            return found, adding[0].node
+        if len(uses) != 1:
+            raise NotAnFfnError
+        use = uses[0]
+        kind = operator(graph.nodes[use.node])
+        if kind == "Add":
+            bias = _only_bias(graph, down, bias, Use(use.node, 1 - use.input))
+        elif kind not in PASSING or kind == "Transpose" or use.input:
+            raise NotAnFfnError
+        name = graph.nodes[use.node].output[0]
+    raise NotAnFfnError
+
+
+def is_adapter(graph: Graph, up: Product, residual: int) -> bool:
+    """Does `up` read what another product gives as it is, while the sum at `residual` only goes to another residual?"""
+    name = graph.nodes[up.node].input[up.data_input]
+    for _ in range(MOST_STEPS):
+        index = graph.producer.get(name)
+        if index is None:
+            return False
+        if as_product(graph, index) is not None:
+            return _goes_to_a_residual_alone(graph, graph.nodes[residual].output[0])
+        node = graph.nodes[index]
+        computed = [one for one in node.input if one and graph.constant(one) is None]
+        if operator(node) not in PASSING and (operator(node) != "Add" or len(computed) != 1):
+            return False
+        name = computed[0]
+    return False
+
+
+def _goes_to_a_residual_alone(graph: Graph, name: str) -> bool:
+    for _ in range(MOST_STEPS):
+        if len(graph.uses[name]) != 1:
+            return False
+        use = graph.uses[name][0]
+        if _adds_a_residual(graph, use):
+            return True
+        if operator(graph.nodes[use.node]) not in PASSING:
+            return False
+        name = graph.nodes[use.node].output[0]
+    return False
+
+
+def _only_bias(graph: Graph, down: Product, *uses: Use | None) -> Use | None:
+    given = [use for use in uses if use is not None]
+    if len(given) > 1:
+        raise CannotCutError("two biases are added to its output")
+    hidden = down.shape[1]
+    for use in given:
+        found = graph.constant(graph.nodes[use.node].input[use.input])
+        if found is None or found.size != hidden or found.along(down.out_axis) != hidden:
+            raise CannotCutError("the bias of its output is no stored vector")
+    return given[0] if given else None
+
+
+def _adds_a_residual(graph: Graph, use: Use) -> bool:
+    node = graph.nodes[use.node]
+    if operator(node) in SKIP_NORMS:
+        return use.input < 2
+    return operator(node) == "Add" and graph.constant(node.input[1 - use.input]) is None
+
+
+def _check_no_bias_after(graph: Graph, name: str) -> None:
+    """A missing bias is one of zeros that the exporter left out, unless it was moved to after the residual."""
+    for use in graph.uses[name]:
+        node = graph.nodes[use.node]
+        if operator(node) == "Add" and graph.constant(node.input[1 - use.input]) is not None:
+            raise CannotCutError("a stored vector is added after the residual, where its own bias is missing")
+
+
+def _skip_bias(graph: Graph, use: Use) -> Use | None:
+    node = graph.nodes[use.node]
+    position = {SKIP_NORMS[0]: 4, SKIP_NORMS[1]: 3}.get(operator(node))
+    if position is None or len(node.input) <= position or not node.input[position]:
+        return None
+    return Use(use.node, position)
