@@ -4,7 +4,7 @@ from anatomy_export.data import Dataset, load_dataset, load_texts
 from anatomy_export.data.labels import class_names
 from anatomy_export.exporter.label_check import check_dense_accuracy
 from anatomy_export.exporter.request import DataOptions
-from anatomy_export.models.checkpoint import Checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, text_limit
 from anatomy_export.models.zoo import ModelSource
 from anatomy_export.progress import Progress
 
@@ -29,7 +29,7 @@ def load_source_data(
     for note in data.notes:
         progress.note(f"note: {note}")
     if not (options.unlabelled or source.random_weights or checkpoint.random_head):
-        max_length = sequence_length(checkpoint, options.max_length)
+        max_length = text_limit(checkpoint, options.max_length)
         allowed = options.allow_bad_labels
         check_dense_accuracy(checkpoint, data, max_length=max_length, allowed=allowed, progress=progress)
     return data
