@@ -318,6 +318,19 @@ def test_a_command_says_so_before_it_looks_for_its_model(tmp_path: Path, command
     assert let_end(process) == "" and content(target) == "its content"
 
 
+def test_slice_onnx_says_so_before_it_reads_its_model(tmp_path: Path):
+    target = tmp_path / "target"
+    process = another_run(target, "file")
+    (tmp_path / "m.onnx").write_text("no model")
+    before = names(tmp_path)
+    arguments = ("slice-onnx", tmp_path / "m.onnx", "--keep-ratio", "0.5", "--output", target)
+    result = run(*arguments)
+    assert result.exit_code == 1 and re.search(AT_WORK, result.stderr), result.output
+    assert names(tmp_path) == before
+    let_end(process)
+    assert "target exists" in run(*arguments).stderr
+
+
 def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path))
     made = []
