@@ -42,10 +42,8 @@ class Classifier:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdin, sys.stdout):
-        if (
-            isinstance(stream, io.TextIOWrapper) and not stream.isatty()
-        ):  # files and pipes hold UTF-8, whatever the system's own encoding is
+    for stream in (sys.stdin, sys.stdout):  # files and pipes hold UTF-8, whatever the system's own encoding is
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
             stream.reconfigure(encoding="utf-8")
     classify = Classifier(Path(__file__).resolve().parent)
     for sentence in sys.argv[1:] or filter(None, map(str.strip, sys.stdin)):
