@@ -173,6 +173,14 @@ def test_what_a_killed_run_left_goes_and_what_a_live_one_made_stays(tmp_path: Pa
     let_end(live)
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_lock_that_a_killed_run_held_for_a_moment_goes(tmp_path: Path, writer):
+    (tmp_path / ".target.partial.lock").touch()
+    (tmp_path / ".target.partial-ab12").mkdir()
+    write(tmp_path / "target", writer)
+    assert names(tmp_path) == ["target"]
+
+
 def test_what_no_run_of_ours_made_stays(tmp_path: Path):
     for name in (".target.partial-abc", ".target.partial-a.b", ".targets.partial-abc"):
         (tmp_path / name).mkdir()
