@@ -16,7 +16,7 @@ from importlib.util import find_spec
 import click
 from click.core import ParameterSource
 
-from anatomy_export.core.platform import signal_later
+from anatomy_export.core.platform import keep_to_quota, signal_later
 from anatomy_export.errors import AnatomyError, Interrupted, MissingExtraError, Terminated, first_line
 
 EXTRA_OF_PACKAGE = {
@@ -117,6 +117,7 @@ def _guarded(work):
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_signal)
     _print_whatever_comes()
+    keep_to_quota()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

@@ -133,6 +133,14 @@ def staged_file(target: Path, force: bool = False, *, part: str | None = None) -
             _move_all(claim, target.parent, names, outdated)
 
 
+def require_free_file(target: Path, force: bool) -> None:
+    """Raise AnatomyError where `staged_file` would refuse `target` as it starts: to be seen before long work."""
+    target = Path(target).absolute()
+    if target.parent.is_dir():
+        with _claimed(target, STAGED, lambda: _require_replaceable(target, force), alone=not force):
+            pass
+
+
 @contextmanager
 def sole_writer(directory: Path) -> Iterator[None]:
     """Be the only run of this toolkit that writes into `directory`, which need not be there yet, during the block.

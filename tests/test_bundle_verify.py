@@ -172,6 +172,15 @@ def test_a_bundle_without_a_side_of_truncation_cuts_on_the_right(bundle):
     check_shipped(bundle)
 
 
+def test_classify_reads_and_writes_utf_8_in_any_locale(made_bundle):
+    command = [sys.executable, made_bundle / "classify.py"]
+    options = {"capture_output": True, "check": True, "env": {**os.environ, "PYTHONIOENCODING": "cp1252:strict"}}
+    sentence = "the film \u2192 great \u8bc4"
+    given = subprocess.run([*command, sentence], **options).stdout
+    assert given == subprocess.run(command, input=f"{sentence}\n".encode(), **options).stdout
+    assert given.decode().rstrip().endswith(f"\t{sentence}")
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "plan.json", "repair.safetensors", "classify.py", "README.md"])
 def test_an_altered_file_is_refused(bundle, name):
     content = bytearray((bundle / name).read_bytes())

@@ -164,6 +164,18 @@ def test_usable_cores_are_whole_cores_of_the_quota(system, monkeypatch, quota, e
     assert platform.usable_cores() == 4
 
 
+@pytest.mark.parametrize(
+    ("quota", "given", "expected"), [("150000", None, "1"), ("150000", "3", "3"), ("max", None, None)]
+)
+def test_threads_keep_to_the_quota(system, monkeypatch, quota, given, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    system({MEMBER: "0::/", "/sys/fs/cgroup/cpu.max": f"{quota} 100000"})
+    platform.keep_to_quota()
+    assert os.environ.get("OMP_NUM_THREADS") == expected
+
+
 def test_cpu_of_a_system_without_proc(system, monkeypatch):
     """As py-cpuinfo spells what CPUID and macOS tell."""
     told = {"brand_raw": "A CPU", "flags": ["sse4.2", "avx1.0", "avx2", "avx512f", "avx512vnni"]}

@@ -173,6 +173,14 @@ def test_what_a_killed_run_left_goes_and_what_a_live_one_made_stays(tmp_path: Pa
     let_end(live)
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_lock_that_a_killed_run_held_for_a_moment_goes(tmp_path: Path, writer):
+    (tmp_path / ".target.partial.lock").touch()
+    (tmp_path / ".target.partial-ab12").mkdir()
+    write(tmp_path / "target", writer)
+    assert names(tmp_path) == ["target"]
+
+
 def test_what_no_run_of_ours_made_stays(tmp_path: Path):
     for name in (".target.partial-abc", ".target.partial-a.b", ".targets.partial-abc"):
         (tmp_path / name).mkdir()
@@ -316,6 +324,19 @@ def test_a_command_says_so_before_it_looks_for_its_model(tmp_path: Path, command
     (error,) = (line for line in result.stderr.splitlines() if line.startswith("Error: "))
     assert re.search("target exists" if there else AT_WORK, error)
     assert let_end(process) == "" and content(target) == "its content"
+
+
+def test_slice_onnx_says_so_before_it_reads_its_model(tmp_path: Path):
+    target = tmp_path / "target"
+    process = another_run(target, "file")
+    (tmp_path / "m.onnx").write_text("no model")
+    before = names(tmp_path)
+    arguments = ("slice-onnx", tmp_path / "m.onnx", "--keep-ratio", "0.5", "--output", target)
+    result = run(*arguments)
+    assert result.exit_code == 1 and re.search(AT_WORK, result.stderr), result.output
+    assert names(tmp_path) == before
+    let_end(process)
+    assert "target exists" in run(*arguments).stderr
 
 
 def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):

@@ -89,6 +89,12 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
+def keep_to_quota() -> None:
+    """Have OpenMP, and so torch, start no more threads than a quota of CPU time lets run; before it is loaded."""
+    if _cpu_quota() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+
+
 def die_with_parent() -> None:
     """Have this process killed when its parent ends, where the system can."""
     if sys.platform != "linux":

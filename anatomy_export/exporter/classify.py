@@ -5,6 +5,7 @@ Usage: python classify.py "A sentence." "Another one."      (or lines on standar
 Prints a line for each: label, probability, sentence, with tabs between.
 """
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -43,6 +44,9 @@ class Classifier:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdin, sys.stdout):  # files and pipes hold UTF-8, whatever the system's own encoding is
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
     classify = Classifier(Path(__file__).resolve().parent)
     for sentence in sys.argv[1:] or filter(None, map(str.strip, sys.stdin)):
         try:

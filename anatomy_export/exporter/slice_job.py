@@ -17,7 +17,7 @@ from anatomy_export.exporter.plan import PrunePlan, read_plan
 from anatomy_export.exporter.precision import FP32, Precision
 from anatomy_export.exporter.repair import read_repair
 from anatomy_export.exporter.request import DataOptions
-from anatomy_export.files import staged_file
+from anatomy_export.files import require_free_file, staged_file
 from anatomy_export.probes import choose_probes, load_probes
 from anatomy_export.progress import Progress
 
@@ -57,12 +57,15 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
     Raises:
         AnatomyError: see `slice_onnx`.
     """
+    if request.output is not None:
+        require_free_file(request.output, request.force)
     with progress.stage(f"read {request.model.name}"):
         given = None if request.plan is None else read_plan(request.plan)
         repair = None if given is None or request.plan is None else read_repair(given, request.plan.parent)
         model = OnnxModel(request.model)
     if request.save_plan is not None:
         _check_save_plan(request, model, request.save_plan)
+        require_free_file(request.save_plan, request.force)
     reader = _reader(request, model)
     data = _data(request, model, progress)
     plan = _own_plan(request, model, reader, data, progress) if given is None else given
