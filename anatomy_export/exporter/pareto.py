@@ -26,7 +26,7 @@ from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.files import open_directory
 from anatomy_export.models import model_blocks
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, weights_identity
 from anatomy_export.models.zoo import resolve_model
 from anatomy_export.progress import Progress
 
@@ -77,6 +77,7 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         checkpoint, data.train, request.data.calibration_examples, seed=request.seed, max_length=max_length
     )
     settings = _settings(request, checkpoint, data.fingerprint, max_length, len(sample))
+    settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
     earlier = file.earlier(settings, _check_entry)
     results = {name: one for name, one in earlier["results"].items() if name != DENSE} if earlier else {}

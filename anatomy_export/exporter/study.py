@@ -30,7 +30,7 @@ from anatomy_export.exporter.score_job import save_anatomy
 from anatomy_export.exporter.setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
 from anatomy_export.files import open_directory
 from anatomy_export.models import family_of
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, weights_identity
 from anatomy_export.models.zoo import ModelSource, resolve_model
 from anatomy_export.probes import load_probes
 from anatomy_export.progress import Progress
@@ -87,6 +87,7 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
     with progress.stage("score the anatomy"):
         anatomy = score_anatomy(checkpoint, probes, strong_threshold=request.strong_threshold, max_length=max_length)
     settings = _settings(request, checkpoint, anatomy, data, max_length, len(texts))
+    settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
     earlier = file.earlier(settings, _check_entry) or {}
     open_directory(request.output, empty=not earlier)
