@@ -6,7 +6,6 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 from conftest import WORDS, with_bad_labels
 from rich.console import Console
@@ -19,7 +18,6 @@ from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.planning import resolve_options
 from anatomy_export.exporter.predictions import ValidationDrop
 from anatomy_export.exporter.request import score_options
-from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.progress import Progress
 
 VALIDATION_DROP = "anatomy_export.exporter.choose.validation_drop"
@@ -283,17 +281,3 @@ def test_a_plan_by_anatomy_records_what_ranked_and_what_was_protected(criterion,
     assert plan.parameters["threshold_rule"] == "bert" and plan.parameters["allocate"] == "sensitivity"
     assert any(layer.protected for layer in plan.layers)
     assert all(set(layer.protected) <= set(layer.keep) for layer in plan.layers)
-
-
-def test_a_model_of_one_output_is_calibrated_but_has_no_accuracy(bert_directory, data_file, tmp_path):
-    config = json.loads((bert_directory / "config.json").read_text())
-    one = {"id2label": {"0": "score"}, "label2id": {"score": 0}}
-    checkpoint = load_checkpoint(str(bert_directory))
-    checkpoint.model.classifier = torch.nn.Linear(checkpoint.model.classifier.in_features, 1)
-    checkpoint.model.save_pretrained(tmp_path / "one")
-    checkpoint.tokenizer.save_pretrained(tmp_path / "one")
-    (tmp_path / "one" / "config.json").write_text(json.dumps({**config, **one}))
-    arguments = ("--model", tmp_path / "one", "--data", data_file, "--align", 1, "--output", tmp_path / "o")
-    assert "the model has one output" in export(*arguments, code=1).stderr
-    done = export(*arguments, "--unlabelled")
-    assert read_plan(tmp_path / "o" / "plan.json").criterion == "obs-gradient", done.stderr

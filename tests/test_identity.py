@@ -70,7 +70,9 @@ def test_a_sibling_is_refused_in_torch(part, family_name):
     other, plan = sibling(model, part), half_plan(model)
     before = copy.deepcopy(other.state_dict())
     for apply in (mask_neurons_, slice_neurons, anatomy_export.slice_neurons):
-        with pytest.raises(AnatomyError, match=r"another model with the same FFN weights: for \d+ recorded tokens"):
+        with pytest.raises(
+            AnatomyError, match=r"another model with the same FFN weights: for the recorded sequence of \d+ tokens"
+        ):
             apply(other, plan)
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
     assert slice_neurons(model, plan).num_parameters() < model.num_parameters()
@@ -81,7 +83,7 @@ def test_logits_that_differ_by_a_hundredth_are_others():
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.classifier.bias[1] += 0.01
-    with pytest.raises(AnatomyError, match=r"its output 1 is -?\d\.\d+, this one's is -?\d\.\d+ \(tolerance"):
+    with pytest.raises(AnatomyError, match=r"that model's output 1 is -?\d\.\d+, this one's is -?\d\.\d+ \(tolerance"):
         slice_neurons(other, half_plan(model))
 
 
@@ -263,7 +265,7 @@ def test_a_fixed_length_takes_the_sequence_of_that_length(exported, tmp_path: Pa
     fixed = with_fixed_shape(exported, tmp_path / "fixed.onnx", LENGTHS[1])
     assert cut(fixed, half_plan(model), tmp_path) == []
     (tmp_path / "out.onnx").unlink()
-    with pytest.raises(AnatomyError, match=f"for {LENGTHS[1]} recorded tokens"):
+    with pytest.raises(AnatomyError, match=f"for the recorded sequence of {LENGTHS[1]} tokens"):
         cut(fixed, half_plan(sibling(model, "attention")), tmp_path)
 
 

@@ -206,12 +206,17 @@ def test_any_other_prefix_is_named(bert_directory: Path):
     load_refused(bert_directory, "every tensor has the prefix 'model.net.'")
 
 
-def test_weights_stored_as_integers_are_quantised(bert_directory: Path):
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "bin"])
+def test_weights_stored_as_integers_are_quantised(pickled, bert_directory: Path):
     def quantised(name, tensor):
         return name, (tensor * 100).to(torch.int8) if name.endswith("query.weight") else tensor
 
     rename_tensors(bert_directory, quantised)
-    load_refused(bert_directory, "query.weight is stored as I8, expected float weights")
+    if pickled:
+        torch.save(load_file(bert_directory / "model.safetensors"), bert_directory / "pytorch_model.bin")
+        (bert_directory / "model.safetensors").unlink()
+    kind = "torch.int8" if pickled else "I8"
+    load_refused(bert_directory, f"query.weight is stored as {kind}, expected float weights")
 
 
 @pytest.mark.parametrize("beside", ["adapter alone", "whole model"])

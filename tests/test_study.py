@@ -147,6 +147,13 @@ def other_model(model, data, output):
     return study(model, data, output)
 
 
+def sibling(model, data, output):
+    other = tiny_checkpoint("bert")
+    other.model.classifier.bias.data[0] += 1
+    saved_dense(other, model)
+    return study(model, data, output)
+
+
 def changed(**fields):
     def change(model, data, output):
         body = json.loads((output / "study.json").read_text())
@@ -176,6 +183,7 @@ REFUSED = {
     "version": (changed(format_version=2), "format version 2, expected 1"),
     "kind": (changed(kind="pareto"), "a result of anatomy pareto, not of anatomy study"),
     "another model": (other_model, "made with another model ("),
+    "same FFNs": (sibling, "made with other settings (weights_sha256: "),
     "other seeds": (lambda *where: study(*where, "--seeds", "0"), "made with other settings (seeds: [0, 1] there, [0]"),
     "other texts": (lambda *where: study(*where, "--eval-examples", "3"), "made with other settings (examples: 12 th"),
 }

@@ -56,9 +56,9 @@ class RecordedLogits:
             return
         row, label = np.unravel_index(difference.argmax(), difference.shape)
         raise AnatomyError(
-            f"plan was made for another model with the same FFN weights: for {len(self.input_ids[rows[row]])} recorded "
-            f"tokens its output {label} is {expected[row, label]:.6g}, this one's is {found[row, label]:.6g} "
-            f"(tolerance {tolerance:.1e}); {HINT}"
+            "plan was made for another model with the same FFN weights: for the recorded sequence of "
+            f"{len(self.input_ids[rows[row]])} tokens that model's output {label} is {expected[row, label]:.6g}, this "
+            f"one's is {found[row, label]:.6g} (tolerance {tolerance:.1e}); {HINT}"
         )
 
     def other_output(self, shape: Sequence[int]) -> AnatomyError:

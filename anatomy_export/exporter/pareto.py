@@ -26,7 +26,13 @@ from anatomy_export.exporter.score import model_fingerprint
 from anatomy_export.exporter.source_data import load_source_data
 from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import model_blocks
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, sequence_length, text_limit
+from anatomy_export.models.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    sequence_length,
+    text_limit,
+    weights_identity,
+)
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import resolve_model
 from anatomy_export.names import public_name
@@ -86,6 +92,7 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         checkpoint, data.train, request.data.calibration_examples, seed=request.seed, max_length=max_length
     )
     settings = _settings(request, checkpoint, data.fingerprint, max_length, len(sample))
+    settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
     earlier = file.earlier(settings, _check_entry)
     results = {name: one for name, one in earlier["results"].items() if name != DENSE} if earlier else {}

@@ -30,7 +30,7 @@ from anatomy_export.exporter.setups import Planner, Setup, describe_plan, descri
 from anatomy_export.exporter.source_data import load_source_data
 from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import family_of
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit, weights_identity
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.models.zoo import ModelSource, resolve_model
 from anatomy_export.names import public_name
@@ -101,6 +101,7 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
         strong = request.strong_threshold
         anatomy = score_anatomy(checkpoint, probes.texts, strong_threshold=strong, max_length=max_length)
     settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
+    settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
     earlier = file.earlier(settings, _check_entry) or {}
     open_directory(request.output, empty=not earlier)

@@ -107,7 +107,8 @@ def _settle(config) -> None:
     """Undo what changes how a model is run and what it returns, and not its logits."""
     config.chunk_size_feed_forward = 0  # the same function of any number of tokens
     config.return_dict = True
-    config.torchscript = False
+    if getattr(config, "torchscript", False):
+        config.torchscript = False
     config.output_hidden_states = config.output_attentions = False
 
 

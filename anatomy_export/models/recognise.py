@@ -6,8 +6,10 @@ reads its head as a classifier's; a body without a head is let through where a f
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
@@ -28,7 +30,7 @@ BODIES = (
 )
 HARMLESS_EXTRA = re.compile(r"position_ids$|\.attn\.(masked_)?bias$|embeddings\.token_type_ids$")
 OTHER_HEADS = ("classifier.", "score.", "qa_outputs.", "multiple_choice_head.")
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
 ADAPTER = "adapter_config.json"
 SENTENCE_TRANSFORMERS = "modules.json"
 SAVE_AGAIN = "and save it with save_pretrained"
@@ -214,22 +216,33 @@ def refuse_wrapped_names(source: str, missing: Collection[str], unexpected: Iter
 
 
 def check_stored_types(source: str) -> None:
-    """Raise AnatomyError for a tensor of a directory's safetensors that is stored as integers or in eight bits.
+    """Raise AnatomyError for a weight that a directory stores as integers or in eight bits.
 
     Its scale is lost where it is read as plain numbers.
     """
-    for file in sorted(Path(source).glob("model*.safetensors")) if Path(source).is_dir() else ():
-        try:
-            with safe_open(file, "pt") as tensors:
-                types = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
-            continue  # loading says what is wrong
-        for name, kind in types.items():
-            if kind not in FLOATS and not HARMLESS_EXTRA.search(name):
-                raise AnatomyError(
-                    f"model {source}: tensor {name} is stored as {kind}, expected float weights: this is a quantised "
-                    "model; next step: pass the float32 checkpoint that it was made from"
-                )
+    for name, kind in _stored_types(source).items():
+        if kind not in FLOATS and not HARMLESS_EXTRA.search(name):
+            raise AnatomyError(
+                f"model {source}: tensor {name} is stored as {kind}, expected float weights: this is a quantised "
+                "model; next step: pass the float32 checkpoint that it was made from"
+            )
+
+
+def _stored_types(source: str) -> dict[str, str]:
+    """The type of every tensor in a directory's weights, as they name it; none where a file cannot be read, which
+    loading it then says."""
+    path = Path(source)
+    types: dict[str, str] = {}
+    if not path.is_dir():
+        return types
+    for file in sorted(path.glob("model*.safetensors")):
+        with suppress(OSError, SafetensorError), safe_open(file, "pt") as tensors:
+            types |= {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+    for file in () if types else sorted(path.glob("pytorch_model*.bin")):
+        with suppress(Exception):
+            tensors = torch.load(file, map_location="meta", weights_only=True)
+            types |= {name: str(one.dtype) for name, one in tensors.items() if isinstance(one, torch.Tensor)}
+    return types
 
 
 def no_head(source: str, what: str) -> AnatomyError:
