@@ -25,7 +25,7 @@ VALIDATION_DROP = "anatomy_export.exporter.choose.validation_drop"
 
 @pytest.fixture
 def data_file(tmp_path: Path) -> Path:
-    rows = [f"the {WORDS[i % 20]} film {WORDS[(i * 7) % 20]} {WORDS[(i * 3) % 20]},{i % 2}" for i in range(90)]
+    rows = [f"the {WORDS[i % 20]} film {WORDS[(i * 7) % 20]} {WORDS[i // 20]},{i % 2}" for i in range(90)]
     path = tmp_path / "data.csv"
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
     return path

@@ -30,6 +30,7 @@ def read(cells, names=(), **options):
         (["01", "02"], ("01", "02"), (0, 1), "by name"),
         (["True", "False"], ("False", "True"), (1, 0), "by name"),
         ([True, False], ("False", "True"), (1, 0), "by name"),
+        ([True, False], ("false", "true"), (1, 0), "by name"),
         (["0", "1"], ("0", "1", "2"), (0, 1), "by name"),
     ],
 )
@@ -72,6 +73,7 @@ def test_labels_that_are_refused(cells, names, message):
         (["yes", "no"], ("LABEL_0", "LABEL_1"), ("no", "yes"), (1, 0)),
         (["yes", "no"], ("yes", "no"), ("yes", "no"), (0, 1)),
         (["2", "10", "3"], ("LABEL_0", "LABEL_1"), ("2", "3", "10"), (0, 2, 1)),
+        (["2", "1.0", "1"], (), ("1", "2"), (1, 0, 0)),
         (["1", "0", "2"], ("LABEL_0", "LABEL_1"), ("LABEL_0", "LABEL_1"), (1, 0, 2)),
         (["1", "two"], (), ("1", "two"), (0, 1)),
         ([True, False], (), ("False", "True"), (1, 0)),

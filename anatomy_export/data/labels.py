@@ -80,7 +80,7 @@ def read_labels(column: Column, path: Path, names: Sequence[str], *, name_labels
     Raises:
         AnatomyError: a label is empty or neither, or may be read as either.
     """
-    written = [_written(cell, row, path) for cell, row in zip(column.cells, column.rows, strict=True)]
+    written = [_written(cell, row, path, names) for cell, row in zip(column.cells, column.rows, strict=True)]
     rows: dict[str, int] = {}
     for label, row in zip(written, column.rows, strict=True):
         rows.setdefault(label, row)
@@ -90,8 +90,9 @@ def read_labels(column: Column, path: Path, names: Sequence[str], *, name_labels
         _refuse_shared_names(by_name, rows, path)
         ids, reading = {label: places[0] for label, places in by_name.items()}, "by name"
     elif name_labels and not _numbers_all_classes(rows, by_number):
-        ids = _new_classes(rows, by_number, len(column.rows), path)
-        names, reading = tuple(ids), "by name"
+        _refuse_no_classes(rows, by_number, len(column.rows), path)
+        ids, names = _new_classes(rows, by_number)
+        reading = "by name"
     else:
         _refuse_strangers(rows, by_name, by_number, names, path)
         if not name_labels:
@@ -100,10 +101,12 @@ def read_labels(column: Column, path: Path, names: Sequence[str], *, name_labels
     return Labels(tuple(ids[label] for label in written), tuple(names), reading)
 
 
-def _written(cell: Any, row: int, path: Path) -> str:
-    """A label as text; a float that is a whole number as that number."""
+def _written(cell: Any, row: int, path: Path, names: Sequence[str]) -> str:
+    """A label as text: a float that is a whole number as that number, a truth value as the model writes it."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise row_error(path, row, "the label is empty", "fill it in or drop the row")
+    if isinstance(cell, bool):
+        return next((name for name in names if name.lower() == str(cell).lower()), str(cell))
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     if isinstance(cell, str | int | float):
@@ -152,7 +155,7 @@ def _refuse_strangers(
 
 
 def _refuse_large_numbers(rows: dict[str, int], by_number: dict[str, int], count: int, path: Path) -> None:
-    for label, row in rows.items() if count else ():
+    for label, row in rows.items() if count > 1 else ():
         if by_number[label] >= count:
             raise row_error(
                 path,
@@ -168,8 +171,16 @@ def _numbers_all_classes(rows: Mapping[str, int], by_number: Mapping[str, int]) 
     return len(by_number) == len(rows) and numbers == set(range(len(numbers)))
 
 
-def _new_classes(rows: dict[str, int], by_number: dict[str, int], count: int, path: Path) -> dict[str, int]:
-    """A class for each label: in the order of their numbers where all are numbers, else sorted."""
+def _new_classes(rows: Mapping[str, int], by_number: Mapping[str, int]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """A class for each label and the classes' names: numbers in their order where all are numbers, else sorted."""
+    if len(by_number) < len(rows):
+        names = tuple(sorted(rows))
+        return {label: names.index(label) for label in rows}, names
+    numbers = sorted(set(by_number.values()))
+    return {label: numbers.index(number) for label, number in by_number.items()}, tuple(map(str, numbers))
+
+
+def _refuse_no_classes(rows: dict[str, int], by_number: dict[str, int], count: int, path: Path) -> None:
     for label, row in rows.items():
         if label not in by_number and _is_number(label):
             raise row_error(
@@ -180,8 +191,6 @@ def _new_classes(rows: dict[str, int], by_number: dict[str, int], count: int, pa
             f"data {path}: {len(rows):,} different labels in {count:,} rows are no classes; "
             "next step: check --label-column"
         )
-    order = sorted(rows, key=by_number.__getitem__) if len(by_number) == len(rows) else sorted(rows)
-    return {label: index for index, label in enumerate(order)}
 
 
 def _is_number(label: str) -> bool:

@@ -143,7 +143,7 @@ def best_order(predicted: np.ndarray, labels: np.ndarray, num_labels: int) -> np
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
-        raise MissingExtraError("scipy", "torch") from error
+        raise MissingExtraError("scipy", "cpu") from error
     counts = np.eye(num_labels) / (2 * num_labels)  # less than one text in all
     np.add.at(counts, (predicted, labels), 1)
     return linear_sum_assignment(counts, maximize=True)[1]
