@@ -212,7 +212,7 @@ def paper(**options) -> None:
 @click.option("--allow-different", is_flag=True, help="Compare different machines, inputs or precisions all the same.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> None:
-    """Ratio of times of two bench.json files, first ÷ second, with its 95 % interval where both have several launches."""
+    """Ratio of times of two bench.json files, first ÷ second; with a 95 % interval where both have several launches."""
     from anatomy_export.bench.results import compare_results, read_results
     from anatomy_export.bench.tables import COMPARE_HEADINGS, compare_notes, compare_rows
 
