@@ -7,6 +7,7 @@ import torch
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.allocate import SENSITIVITY
 from anatomy_export.exporter.calibrate import (
     Batch,
     calibration_batches,
@@ -14,7 +15,7 @@ from anatomy_export.exporter.calibrate import (
     on_calibration_device,
 )
 from anatomy_export.exporter.compensate import NONE
-from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
@@ -87,14 +88,16 @@ def prune_ways(
     worker = on_calibration_device(checkpoint)
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
     rule = family_of(checkpoint.model.config).rule
+    anatomical = any(find_criterion(way.criterion).needs_anatomy for way in ways)
     context = Context(
         seed=seed,
-        anatomy=score_anatomy(checkpoint, probes, max_length=max_length),
+        anatomy=score_anatomy(checkpoint, probes, max_length=max_length) if anatomical else None,
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )
     repair = any(way.compensate != NONE for way in ways)
-    measurement = measure(worker.model, batches, sorted({way.criterion for way in ways}), context, repair=repair)
+    criteria, damage = sorted({way.criterion for way in ways}), any(way.allocate == SENSITIVITY for way in ways)
+    measurement = measure(worker.model, batches, criteria, context, repair=repair, damage=damage)
     fingerprint = model_fingerprint(checkpoint.model)
     for way in ways:
         try:

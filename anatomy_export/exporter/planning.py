@@ -8,7 +8,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import UNIFORM
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
-from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan, width_multiple
 from anatomy_export.exporter.request import BUDGETS, OF_ANATOMY, PAPERS_OWN, ScoreOptions, score_options
 from anatomy_export.exporter.score import score_anatomy
@@ -99,17 +99,9 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
             f"--allocate {options.allocate}: the paper's thresholds already say how many neurons each layer keeps; "
             "next step: leave it out, or give a budget, as --keep-ratio"
         )
-    with progress.stage("score the anatomy"):
-        anatomy = score_anatomy(
-            planning.checkpoint,
-            planning.probes,
-            strong_threshold=options.strong_threshold,
-            max_length=planning.max_length,
-            fingerprint=planning.fingerprint,
-        )
-        setup = _setup(planning)
-    if not options.calibrated:
-        return Chosen(_paper_plan(planning, anatomy, setup))
+    scored = _scored(planning) if find_criterion(options.criterion).needs_anatomy else None
+    if scored is not None and not options.calibrated:
+        return Chosen(_paper_plan(planning, *scored))
     calibration = calibration_of(
         planning.checkpoint,
         planning.data,
@@ -118,8 +110,9 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
         examples=examples,
         progress=progress,
     )
-    if options.by_anatomy_alone:
-        return repaired_plan(calibration, _paper_plan(planning, anatomy, setup))
+    if scored is not None and options.by_anatomy_alone:
+        return repaired_plan(calibration, _paper_plan(planning, *scored))
+    anatomy, setup = scored or (None, None)
     context = Context(
         seed=options.seed,
         anatomy=anatomy,
@@ -128,6 +121,19 @@ def choose_neurons(planning: Planning, mode: str, examples: int | None) -> Chose
         probe_reduction=options.probe_reduction,
     )
     return budgeted_plan(calibration, context, planning.fingerprint)
+
+
+def _scored(planning: Planning) -> tuple[Anatomy, ThresholdSetup]:
+    """The model's anatomy, and the thresholds that it is judged by."""
+    with planning.progress.stage("score the anatomy"):
+        anatomy = score_anatomy(
+            planning.checkpoint,
+            planning.probes,
+            strong_threshold=planning.options.strong_threshold,
+            max_length=planning.max_length,
+            fingerprint=planning.fingerprint,
+        )
+        return anatomy, _setup(planning)
 
 
 def _setup(planning: Planning) -> ThresholdSetup:
