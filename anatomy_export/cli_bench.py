@@ -212,9 +212,9 @@ def paper(**options) -> None:
 @click.option("--allow-different", is_flag=True, help="Compare different machines, inputs or precisions all the same.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> None:
-    """Ratio of times of two bench.json files, first ÷ second."""
+    """Ratio of times of two bench.json files, first ÷ second; with a 95 % interval where both have several launches."""
     from anatomy_export.bench.results import compare_results, read_results
-    from anatomy_export.bench.tables import COMPARE_HEADINGS, compare_rows
+    from anatomy_export.bench.tables import COMPARE_HEADINGS, compare_notes, compare_rows
 
     bodies = [read_results(path) for path in (first, second)]
     rows = compare_results(*bodies, allow_different=allow_different)
@@ -225,6 +225,8 @@ def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> 
         click.echo(json.dumps({"results": rows}))
     else:
         _print_table(None, COMPARE_HEADINGS, compare_rows(rows))
+        for note in compare_notes(rows):
+            click.echo(note)
 
 
 def _split_options(options: dict) -> tuple[dict, dict]:

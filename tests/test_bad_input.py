@@ -143,6 +143,16 @@ BAD = {
     "wrong columns": (text("words,label\na,1\n"), 1, "no column 'text', found words, label"),
     "label too high": (text("text,label\n" + "a,7\n" * 9), 1, "label 7 is out of range for a model with 2 classes"),
     "label negative": (text("text,label\n" + "a,-1\n" * 9), 1, "label '-1' is neither a class number from 0"),
+    "probes of no anatomy": (
+        options("--criterion", "fisher", "--keep-ratio", "0.5", "--probes", "p.txt"),
+        2,
+        "--criterion fisher is not the paper's rule, so --probes cannot stand beside it",
+    ),
+    "probes of a plan": (
+        options("--plan", "plan.json", "--probes", "p.txt"),
+        2,
+        "--plan already says which neurons stay, so --probes cannot stand beside it",
+    ),
     "probes missing": (options("--probes", "none.txt"), 1, "probes none.txt: cannot be read"),
     "max length": (options("--max-length", "500"), 1, "--max-length is 500, this model takes at most 66"),
     "focus": (options("--focus", "9"), 1, "focus layer 9 does not exist"),

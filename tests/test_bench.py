@@ -170,6 +170,15 @@ def test_compare(measured, tmp_path):
     done = invoke("bench", "compare", output / "bench.json", output, "--json")
     rows = json.loads(done.stdout)["results"]
     assert len(rows) == len(body["results"]) and {row["ratio"] for row in rows} == {1.0}
+    assert all(row["ratio_interval"] is None and row["ratio_void"] and row["launches"] == [1, 1] for row in rows)
+    shown = invoke("bench", "compare", output, output).stdout
+    assert "1.00?" in shown and "No interval: of a run of one launch nobody knows what was luck" in shown
+    launched = json.loads(json.dumps(body))
+    launched["launches"] = {key: [0] * 4 + [1] * 6 for key in body["launches"]}
+    (tmp_path / "launched.json").write_text(json.dumps(launched))
+    done = invoke("bench", "compare", tmp_path / "launched.json", tmp_path / "launched.json", "--json")
+    for row in json.loads(done.stdout)["results"]:
+        assert row["launches"] == [2, 2] and row["ratio_interval"][0] <= 1 <= row["ratio_interval"][1]
     other = json.loads(json.dumps(body))
     for one, clock in ((body, "1500"), (other, "900")):
         one["environment"]["gpus"] = [{"name": "T4", "driver_version": "1", "clocks.sm": clock}]

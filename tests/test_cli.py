@@ -155,7 +155,7 @@ def test_provenance_says_what_was_evaluated(bert_directory, data_file, tmp_path)
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     found = json.loads((output / "bundle.json").read_text())["provenance"]
-    assert found["data"] == {"name": str(data_file), "sha256": load_dataset(str(data_file)).fingerprint}
+    assert found["data"] == {"name": "data.csv", "sha256": load_dataset(str(data_file)).fingerprint}
     assert found["test_texts_evaluated"] == 5
     assert found["calibration_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
     assert found["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")

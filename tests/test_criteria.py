@@ -9,16 +9,22 @@ from conftest import tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anatomy_export.data import Dataset, Examples
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter import choose, frontier
+from anatomy_export.exporter import measure as measuring
 from anatomy_export.exporter.allocate import global_widths, marginal_widths, uniform_widths
 from anatomy_export.exporter.calibrate import calibration_batches
 from anatomy_export.exporter.criteria import CRITERIA, Context, find_criterion
 from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage
 from anatomy_export.exporter.measure import NeuronScores, choose_widths, kept_neurons, measure
-from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.exporter.planning import Planning, choose_neurons
+from anatomy_export.exporter.request import ScoreOptions
+from anatomy_export.exporter.score import model_fingerprint, score_anatomy
 from anatomy_export.exporter.statistics import dense_statistics
 from anatomy_export.exporter.thresholds import preset_setup
 from anatomy_export.models import model_blocks
+from anatomy_export.progress import Progress
 
 TEXTS = ("the film is good", "awful", "a very bad story", "I walked out of cinema", "a great plot", "not good")
 LABELS = (1, 0, 0, 0, 1, 0)
@@ -136,7 +142,7 @@ def test_measure_and_choose(family_name, allocate):
     assert choose_widths(found, "obs", keep_ratio=1, allocate=allocate) == [24] * 3
     with pytest.raises(AnatomyError, match="expected more than 0"):
         choose_widths(found, "obs", keep_ratio=0)
-    with pytest.raises(AnatomyError, match="allocation 'even' does not exist"):
+    with pytest.raises(AnatomyError, match="allocation is 'even', expected one of uniform, global, sensitivity"):
         choose_widths(found, "obs", keep_ratio=0.5, allocate="even")
 
 
@@ -152,3 +158,73 @@ def test_uniform_and_global_widths():
     assert global_widths(scores, 5, comparable=True) == [4, 1]
     assert global_widths(scores, 4, comparable=False) == [2, 2]
     assert global_widths([np.array([np.inf, 1, 2, 3]), np.array([4.0, 5, 6, 7])], 4, comparable=True) == [1, 3]
+
+
+def test_neurons_are_removed_greedily_only_where_it_is_asked_for(monkeypatch):
+    checkpoint = tiny_checkpoint("bert")
+    batches = calibration_batches(checkpoint, TEXTS, LABELS)
+    greedy: list[int] = []
+    real = measuring.gradient_removal
+    monkeypatch.setattr(
+        measuring, "gradient_removal", lambda layer, context: greedy.append(layer.layer) or real(layer, context)
+    )
+    names = ["magnitude", "fisher", "obs"]
+    whole = measure(checkpoint.model, batches, names, Context())
+    assert greedy == [0, 1, 2] and len(whole.damage) == 3
+    plain = measure(checkpoint.model, batches, names, Context(), damage=False)
+    assert greedy == [0, 1, 2] and plain.damage is None
+    for name in names:
+        for one, other in zip(plain.scores[name].layers, whole.scores[name].layers, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for allocate in ("uniform", "global"):
+            widths = [choose_widths(each, name, keep_ratio=0.5, allocate=allocate) for each in (plain, whole)]
+            assert widths[0] == widths[1]
+    shared = measure(checkpoint.model, batches, ["obs-gradient"], Context(), damage=False)
+    assert greedy == [0, 1, 2] * 2 and len(shared.damage) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (ScoreOptions(criterion="magnitude", keep_ratio=0.5), False),
+        (ScoreOptions(criterion="fisher", keep_ratio=0.5, allocate="global"), False),
+        (ScoreOptions(criterion="magnitude", keep_ratio=0.5, allocate="sensitivity"), True),
+        (ScoreOptions(criterion="magnitude", max_accuracy_drop=100), True),
+    ],
+)
+def test_a_plan_asks_for_the_damage_that_it_needs(options, asked, monkeypatch):
+    given: list[bool] = []
+    real = choose.measure
+    monkeypatch.setattr(
+        choose, "measure", lambda *arguments, **named: given.append(named["damage"]) or real(*arguments, **named)
+    )
+    choose_neurons(planning_of(options), "slice", None)
+    assert given == [asked]
+
+
+def planning_of(options: ScoreOptions, probes: tuple[str, ...] = ("a " * 200,)) -> Planning:
+    """Of probes that are longer than the model takes."""
+    checkpoint, examples = tiny_checkpoint("bert"), Examples(tuple(TEXTS) * 4, tuple(LABELS) * 4)
+    data = Dataset("data", examples, examples, examples, ("no", "yes"))
+    return Planning(checkpoint, data, probes, options, 32, model_fingerprint(checkpoint.model), Progress())
+
+
+def test_probes_are_read_only_where_the_criterion_is_of_the_anatomy():
+    plain = choose_neurons(planning_of(ScoreOptions(criterion="magnitude", keep_ratio=0.5)), "slice", None)
+    assert plain.plan.kept_widths == [12, 12, 12]
+    for criterion in ("anatomy", "anatomy-activation"):
+        with pytest.raises(AnatomyError, match="has 202 tokens, this model takes at most 66"):
+            choose_neurons(planning_of(ScoreOptions(criterion=criterion, keep_ratio=0.5)), "slice", None)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "anatomy"])
+def test_ways_of_a_frontier_read_probes_only_where_one_is_of_the_anatomy(criterion, monkeypatch):
+    scored: list[int] = []
+    real = frontier.score_anatomy
+    monkeypatch.setattr(
+        frontier, "score_anatomy", lambda *arguments, **named: scored.append(1) or real(*arguments, **named)
+    )
+    examples = Examples(tuple(TEXTS) * 4, tuple(LABELS) * 4)
+    way = frontier.Way(criterion, "uniform", "none", 0.5)
+    [done] = frontier.prune_ways(tiny_checkpoint("bert"), examples, [way], seed=0, examples=8, max_length=32)
+    assert done.widths == [12, 12, 12] and len(scored) == (criterion == "anatomy")

@@ -84,6 +84,8 @@ def read_results(path: Path) -> dict:
 def compare_results(first: dict, second: dict, *, allow_different: bool = False) -> list[dict]:
     """Time in `first` ÷ time in `second`, for everything that both have; above 1, the second is faster.
 
+    A row has no interval where one of the runs is of a single launch: `launches` says of how many each is.
+
     Raises:
         AnatomyError: another machine, other inputs or precision (unless `allow_different`), or nothing in common.
     """
@@ -99,7 +101,7 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
             "conditions, or compare all the same with --allow-different"
         )
     try:
-        rows = _compared_rows(first["results"], second["results"])
+        rows = _compared_rows(first, second)
     except (KeyError, TypeError) as error:
         raise AnatomyError(f"a result lacks {error}; next step: compare files written by anatomy-bench") from error
     if not rows:
@@ -109,18 +111,29 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
     return rows
 
 
-def _compared_rows(first: list[dict], second: list[dict]) -> list[dict]:
+def _compared_rows(first: dict, second: dict) -> list[dict]:
     identity = ("worker", "batch", "seq_len")
-    theirs = {tuple(one[name] for name in identity): one for one in second}
+    theirs = {tuple(one[name] for name in identity): one for one in second["results"]}
     rows = []
-    for one in first:
+    for one in first["results"]:
         other = theirs.get(tuple(one[name] for name in identity))
         if other:
-            ratio = unpaired_ratio(one["times_s"], other["times_s"])
+            launches = _launches_of(first, one), _launches_of(second, other)
+            ratio = unpaired_ratio(
+                one["times_s"], other["times_s"], reference_launches=launches[0], own_launches=launches[1]
+            )
             row = {name: one[name] for name in identity}
             row |= {"first_median_s": one["median_s"], "second_median_s": other["median_s"], "ratio": ratio.median}
-            rows.append({**row, "ratio_interval": ratio.bounds})
+            row |= {"ratio_interval": ratio.bounds, "ratio_void": ratio.bounds is None or ratio.void}
+            rows.append({**row, "launches": [len(set(each)) for each in launches]})
     return rows
+
+
+def _launches_of(body: dict, result: dict) -> list[int]:
+    """Of each of a result's times, which launch of the worker processes it was in; a worker that failed has fewer."""
+    count = len(result["times_s"])
+    launches = body.get("launches", {}).get(f"{result['batch']}x{result['seq_len']}", [])
+    return launches[:count] if len(launches) >= count else [0] * count
 
 
 def _at(body: dict, path: tuple[str, ...]):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from anatomy_export.bench.stats import paired_ratio
+from anatomy_export.bench.stats import paired_ratio, unpaired_ratio
 
 
 def drifting_pair(
@@ -41,6 +41,35 @@ def interval_coverage(
         first, second = (np.concatenate(times) for times in zip(*pairs, strict=True))
         labels = np.repeat(np.arange(launches), rounds)
         bounds = paired_ratio(first.tolist(), (second * effects).tolist(), launches=labels.tolist()).bounds
+        assert bounds is not None
+        inside += bounds[0] <= 1 <= bounds[1]
+    return inside / runs
+
+
+def compare_coverage(
+    *, rounds: int, runs: int, launches: tuple[int, int], launch_effect: float, seed: int = 2024
+) -> float:
+    """Share of `runs` simulated comparisons of two separate runs whose 95 % interval contains the true ratio, 1.
+
+    Each run has its number of `launches` of so many `rounds`; each launch drifts on its own, and its times are off by a
+    factor of its own, log-normal with standard deviation `launch_effect`.
+    """
+    generator = np.random.default_rng(seed)
+
+    def run(count: int) -> tuple[np.ndarray, np.ndarray]:
+        effects = np.exp(generator.normal(0, launch_effect, count))
+        times = [effect * drifting_pair(generator, rounds)[0] for effect in effects]
+        return np.concatenate(times), np.repeat(np.arange(count), rounds)
+
+    inside = 0
+    for _ in range(runs):
+        (first, first_launches), (second, second_launches) = (run(count) for count in launches)
+        bounds = unpaired_ratio(
+            first.tolist(),
+            second.tolist(),
+            reference_launches=first_launches.tolist(),
+            own_launches=second_launches.tolist(),
+        ).bounds
         assert bounds is not None
         inside += bounds[0] <= 1 <= bounds[1]
     return inside / runs

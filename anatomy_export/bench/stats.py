@@ -10,9 +10,12 @@ RESAMPLES = 2000
 MIN_ROUNDS = 10
 P99_SAMPLES = 100
 VOID_SPREAD = 0.10
-# The 97.5 % quantile of Student's t at 1 to 9 degrees of freedom, for 2 to 10 launches.
-STUDENT_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-MAX_LAUNCHES = len(STUDENT_975) + 1
+MAX_LAUNCHES = 10
+# The 97.5 % quantile of Student's t at 1 to 18 degrees of freedom: of two runs of 10 launches, or fewer.
+STUDENT_975 = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262),
+    *(2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101),
+)
 
 
 @dataclass(frozen=True)
@@ -92,32 +95,63 @@ def paired_ratio(
     logs = np.log(np.asarray(reference_s, dtype=np.float64)) - np.log(np.asarray(own_s, dtype=np.float64))
     if logs.ndim != 1 or not len(logs):
         raise ValueError(f"expected one or more rounds, got shape {logs.shape}")
-    labels = np.zeros(len(logs)) if launches is None else np.asarray(launches)
-    groups = [logs[labels == label] for label in np.unique(labels)]
-    medians = np.array([np.median(group) for group in groups])
+    medians = _launch_medians(logs, launches)
     estimate = float(medians.mean())
     if len(logs) < MIN_ROUNDS:
         return Ratio(float(np.exp(estimate)), None, None)
-    if len(groups) == 1:
+    if len(medians) == 1:
         low, high = _interval(_median_draws(logs, np.random.default_rng(seed)))
     else:
-        reach = STUDENT_975[len(groups) - 2] * medians.std(ddof=1) / np.sqrt(len(groups))
+        reach = STUDENT_975[len(medians) - 2] * medians.std(ddof=1) / np.sqrt(len(medians))
         low, high = estimate - reach, estimate + reach
     return Ratio(float(np.exp(estimate)), float(np.exp(low)), float(np.exp(high)))
 
 
-def unpaired_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: int = 0) -> Ratio:
-    """Ratio of medians of two separate runs, and its 95 % interval by resampling each on its own.
+def unpaired_ratio(
+    reference_s: Sequence[float],
+    own_s: Sequence[float],
+    *,
+    reference_launches: Sequence[int],
+    own_launches: Sequence[int],
+) -> Ratio:
+    """Ratio of two separate runs, each the geometric mean of its launches' medians, and its 95 % interval.
 
-    It knows nothing of drift between the runs, which pairing would have removed.
+    The interval is Welch's of the two means of log medians (B. L. Welch, "The generalization of 'Student's' problem
+    when several different population variances are involved", Biometrika 1947): what is luck of a process varies
+    between launches only, so that a run of one launch has none. It knows nothing of drift between the runs, which
+    pairing would have removed.
+
+    Args:
+        reference_s, own_s: seconds, one value a round, (rounds,) each. reference_launches, own_launches: of each round,
+            which launch it was in, (rounds,) each.
     """
-    reference, own = (np.log(np.asarray(values, dtype=np.float64)) for values in (reference_s, own_s))
-    median = float(np.exp(np.median(reference) - np.median(own)))
-    if min(len(reference), len(own)) < MIN_ROUNDS:
-        return Ratio(median, None, None)
-    generator = np.random.default_rng(seed)
-    low, high = np.exp(_interval(_median_draws(reference, generator) - _median_draws(own, generator)))
-    return Ratio(median, float(low), float(high))
+    runs = ((reference_s, reference_launches), (own_s, own_launches))
+    reference, own = (_launch_medians(np.log(np.asarray(times, dtype=np.float64)), which) for times, which in runs)
+    estimate = float(reference.mean() - own.mean())
+    few_rounds = min(len(reference_s), len(own_s)) < MIN_ROUNDS
+    if few_rounds or min(len(reference), len(own)) < 2:
+        return Ratio(float(np.exp(estimate)), None, None)
+    reach = _welch_reach(reference, own)
+    return Ratio(float(np.exp(estimate)), float(np.exp(estimate - reach)), float(np.exp(estimate + reach)))
+
+
+def _launch_medians(logs: np.ndarray, launches: Sequence[int] | None) -> np.ndarray:
+    """The median of each launch's rounds, (launches,)."""
+    labels = np.zeros(len(logs)) if launches is None else np.asarray(launches)
+    return np.array([np.median(logs[labels == label]) for label in np.unique(labels)])
+
+
+def _welch_reach(first: np.ndarray, second: np.ndarray) -> float:
+    """Half the 95 % interval of the difference of two means, of two values or more each."""
+    parts = [values.var(ddof=1) / len(values) for values in (first, second)]
+    if not sum(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
+    )
+    whole = np.arange(1, len(STUDENT_975) + 1)
+    quantile = np.exp(np.interp(1 / freedom, 1 / whole[::-1], np.log(STUDENT_975[::-1])))
+    return float(quantile * np.sqrt(sum(parts)))
 
 
 def total_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: int = 0) -> Ratio:

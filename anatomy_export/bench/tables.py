@@ -132,10 +132,23 @@ def compare_rows(rows: list[dict]) -> list[tuple[str, ...]]:
             str(one["seq_len"] or MISSING),
             milliseconds(one["first_median_s"]),
             milliseconds(one["second_median_s"]),
-            ratio(one["ratio"], one["ratio_interval"]),
+            ratio(one["ratio"], one["ratio_interval"]) + "?" * one["ratio_void"],
         )
         for one in rows
     ]
+
+
+def compare_notes(rows: list[dict]) -> list[str]:
+    """What a reader of the rows must know: which ratios have no interval, or one too wide to compare."""
+    notes = []
+    if any(min(one["launches"]) < 2 for one in rows):
+        notes.append(
+            "No interval: of a run of one launch nobody knows what was luck of its processes; repeat both with "
+            "--launches 3 or more."
+        )
+    if any(one["ratio_void"] for one in rows):
+        notes.append("Void (marked ?): no interval, or one wider than a tenth of the ratio.")
+    return notes
 
 
 def milliseconds(seconds: float) -> str:

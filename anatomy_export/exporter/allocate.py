@@ -6,12 +6,19 @@ from math import ceil
 import numpy as np
 
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.arguments import check_share, check_whole
 
 UNIFORM, GLOBAL, SENSITIVITY = "uniform", "global", "sensitivity"
 
 
 def uniform_widths(widths: Sequence[int], keep_ratio: float, align: int = 1) -> list[int]:
-    """The same share of every layer, at least one neuron, rounded up to a multiple of `align`."""
+    """The same share of every layer, at least one neuron, rounded up to a multiple of `align`.
+
+    Raises:
+        AnatomyError: no share, or no multiple.
+    """
+    check_share("keep_ratio", keep_ratio)
+    check_whole("align", align, 1)
     return [min(width, ceil(max(1, round(keep_ratio * width)) / align) * align) for width in widths]
 
 
@@ -55,8 +62,9 @@ def marginal_widths(damage: Sequence[np.ndarray], total: int, align: int = 1) ->
         align: widths are multiples of it where the layer is that wide.
 
     Raises:
-        AnatomyError: `total` does not leave `align` neurons to every layer.
+        AnatomyError: `total` does not leave `align` neurons to every layer, or `align` is no multiple.
     """
+    check_whole("align", align, 1)
     widths = [len(one) - 1 for one in damage]
     ladders = [_ladder(width, align) for width in widths]
     least = sum(ladder[0] for ladder in ladders)

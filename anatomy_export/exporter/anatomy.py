@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anatomy_export.exporter.arguments import check_choice
 from anatomy_export.exporter.identity import RecordedLogits
+
+REDUCTIONS = ("mean", "first")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,12 @@ class Anatomy:
         return np.flatnonzero(self.strong_mask(layer).any(axis=0))
 
     def reduced(self, how: str) -> tuple[np.ndarray, list[np.ndarray]]:
-        """One c, (L + 1,), and one s, (n,) a layer: of the first probe, or the mean over the probes."""
+        """One c, (L + 1,), and one s, (n,) a layer: of the "first" probe, or the "mean" over the probes.
+
+        Raises:
+            AnatomyError: another reduction is asked for.
+        """
+        check_choice("probe_reduction", how, REDUCTIONS)
         if how == "first":
             return self.layer_similarity[0], [similarity[0] for similarity in self.neuron_similarity]
         return self.layer_similarity.mean(axis=0), [similarity.mean(axis=0) for similarity in self.neuron_similarity]

@@ -6,6 +6,7 @@ import torch
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.arguments import check_whole
 from anatomy_export.exporter.plan import PrunePlan, ratio_plan, threshold_plan
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import ThresholdSetup, preset_setup
@@ -30,6 +31,8 @@ def score_model(
                 f"parameter {name} is {kind} on {parameter.device.type}, expected float32 on cpu; "
                 "next step: pass model.float().cpu()"
             )
+    if max_length is not None:
+        check_whole("max_length", max_length, 1)
     checkpoint = Checkpoint(model, tokenizer)
     training = model.training
     model.eval()

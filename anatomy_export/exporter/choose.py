@@ -140,6 +140,7 @@ def budgeted_plan(calibration: Calibration, context: Context, fingerprint: str) 
             [options.criterion],
             context,
             repair=options.compensate != NONE,
+            damage=options.allocate == SENSITIVITY or options.max_accuracy_drop is not None,
             tick=tick,
         )
     _say_what_is_ranked_on_little(calibration, measurement)
@@ -361,6 +362,7 @@ def _smallest_within(calibration: Calibration, measurement: Measurement, context
 
 def _predicted_position(calibration: Calibration, measurement: Measurement, allowed: float) -> int:
     """Of the smallest share in `SEARCHED_RATIOS` whose predicted drop is within the budget."""
+    assert measurement.damage is not None
     position = 0
     for position, ratio in enumerate(SEARCHED_RATIOS):
         try:

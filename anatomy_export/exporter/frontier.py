@@ -7,7 +7,7 @@ import torch
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.allocate import SENSITIVITY
 from anatomy_export.exporter.calibrate import (
     Batch,
     calibration_batches,
@@ -15,13 +15,14 @@ from anatomy_export.exporter.calibrate import (
     on_calibration_device,
 )
 from anatomy_export.exporter.compensate import NONE
-from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.criteria import Context, find_criterion
+from anatomy_export.exporter.identity import ModelIdentity
 from anatomy_export.exporter.measure import Measurement, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.prune import slice_neurons
 from anatomy_export.exporter.refit import refit
 from anatomy_export.exporter.repair import Repair
-from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.exporter.score import model_identity, score_anatomy
 from anatomy_export.exporter.thresholds import preset_setup
 from anatomy_export.models import family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
@@ -88,24 +89,26 @@ def prune_ways(
     worker = on_calibration_device(checkpoint)
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
     rule = family_of(checkpoint.model.config).rule
-    anatomy = score_anatomy(checkpoint, probes, max_length=max_length)
+    anatomical = any(find_criterion(way.criterion).needs_anatomy for way in ways)
     context = Context(
         seed=seed,
-        anatomy=anatomy,
+        anatomy=score_anatomy(checkpoint, probes, max_length=max_length) if anatomical else None,
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )
     repair = any(way.compensate != NONE for way in ways)
-    measurement = measure(worker.model, batches, sorted({way.criterion for way in ways}), context, repair=repair)
+    criteria, damage = sorted({way.criterion for way in ways}), any(way.allocate == SENSITIVITY for way in ways)
+    measurement = measure(worker.model, batches, criteria, context, repair=repair, damage=damage)
+    identity = model_identity(checkpoint.model)
     for way in ways:
         try:
-            yield _prune(checkpoint.model, worker.model, batches, measurement, way, align, anatomy)
+            yield _prune(checkpoint.model, worker.model, batches, measurement, way, align, identity)
         except AnatomyError as error:
             yield Refused(way, str(error))
 
 
 def _prune(
-    model, worker, batches: list[Batch], measurement: Measurement, way: Way, align: int, anatomy: Anatomy
+    model, worker, batches: list[Batch], measurement: Measurement, way: Way, align: int, identity: ModelIdentity
 ) -> Pruned:
     widths = choose_widths(measurement, way.criterion, keep_ratio=1 - way.removed, allocate=way.allocate, align=align)
     keep = kept_neurons(measurement.scores[way.criterion], widths)
@@ -118,11 +121,11 @@ def _prune(
     )
     repair = done.repair if done else None
     plan = PrunePlan(
-        anatomy.fingerprint,
+        identity.fingerprint,
         layers,
         way.criterion,
         repair=repair.entry() if repair else None,
-        recorded_logits=anatomy.recorded_logits,
+        recorded_logits=identity.recorded_logits,
     )
     outcomes = [asdict(outcome) for outcome in done.outcomes] if done else None
     return Pruned(way, slice_neurons(model, plan, repair), plan, repair, outcomes)

@@ -14,6 +14,7 @@ from anatomy_export.exporter.allocate import (
     marginal_widths,
     uniform_widths,
 )
+from anatomy_export.exporter.arguments import check_choice, check_share
 from anatomy_export.exporter.calibrate import Batch
 from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damage, removal_scores, score_gradient
@@ -37,13 +38,13 @@ class Measurement:
         dense: its run on the calibration text.
         scores: by criterion.
         damage: per layer (n + 1,), predicted squared change of the margin once 0, 1, … n neurons are gone and the
-            rest is refitted.
+            rest is refitted; None where it was not asked for.
         tokens: of each layer, how many count.
     """
 
     dense: DenseRun
     scores: dict[str, NeuronScores]
-    damage: tuple[np.ndarray, ...]
+    damage: tuple[np.ndarray, ...] | None
     tokens: tuple[int, ...]
 
 
@@ -54,12 +55,14 @@ def measure(
     context: Context,
     *,
     repair: bool = True,
+    damage: bool = True,
     tick: Callable[[], object] = lambda: None,
 ) -> Measurement:
     """Score every neuron by each criterion.
 
     Args:
         repair: keep what repair needs, on disk.
+        damage: predict it, which takes a greedy removal of every layer's neurons.
         tick: called after each batch, then after each layer.
 
     Raises:
@@ -76,16 +79,20 @@ def measure(
     )
     scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
     curves, tokens = [], []
+    damage = damage or any(one.score is score_gradient for one in found.values())
     for layer in layers:
         tokens.append(layer.moments.count)
-        removal = gradient_removal(layer, context)
-        curves.append(removal_damage(removal))
+        removal = gradient_removal(layer, context) if damage else None
+        if removal is not None:
+            curves.append(removal_damage(removal))
         for name, criterion in found.items():
-            shared = criterion.score is score_gradient
-            scores[name].append(removal_scores(removal) if shared else criterion.score(layer, context))
+            if removal is not None and criterion.score is score_gradient:
+                scores[name].append(removal_scores(removal))
+            else:
+                scores[name].append(criterion.score(layer, context))
         tick()
     named = {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}
-    return Measurement(dense, named, tuple(curves), tuple(tokens))
+    return Measurement(dense, named, tuple(curves) if damage else None, tuple(tokens))
 
 
 def choose_widths(
@@ -94,10 +101,11 @@ def choose_widths(
     """Neurons that each layer keeps.
 
     Raises:
-        AnatomyError: the ratio is not in (0, 1], the allocation does not exist, or there is no room for every layer.
+        AnatomyError: the ratio is not in (0, 1], the allocation does not exist, `align` is no multiple, or there is no
+            room for every layer.
     """
-    if not 0 < keep_ratio <= 1:
-        raise AnatomyError(f"keep ratio is {keep_ratio}, expected more than 0 and at most 1")
+    check_share("keep_ratio", keep_ratio)
+    check_choice("allocation", allocate, (UNIFORM, GLOBAL, SENSITIVITY))
     scores = measurement.scores[criterion].layers
     widths = [len(one) for one in scores]
     total = max(len(widths), round(keep_ratio * sum(widths)))
@@ -105,9 +113,9 @@ def choose_widths(
         return uniform_widths(widths, keep_ratio, align)
     if allocate == GLOBAL:
         return global_widths(scores, total, comparable=find_criterion(criterion).comparable, align=align)
-    if allocate == SENSITIVITY:
-        return marginal_widths(measurement.damage, total, align)
-    raise AnatomyError(f"allocation '{allocate}' does not exist; choose of {UNIFORM}, {GLOBAL}, {SENSITIVITY}")
+    if measurement.damage is None:
+        raise ValueError("sensitivity needs a measurement with damage=True")
+    return marginal_widths(measurement.damage, total, align)
 
 
 def kept_neurons(scores: NeuronScores, widths: Sequence[int]) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import UNIFORM, uniform_widths
+from anatomy_export.exporter.arguments import check_whole
 from anatomy_export.exporter.onnx_model import OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_probes import anatomy_of_graph
 from anatomy_export.exporter.onnx_reader import TextReader
@@ -38,8 +39,9 @@ def weights_plan(model: OnnxModel, *, criterion: str, keep_ratio: float, align: 
     """Keep the same share of every layer: the rows of W2 with the largest norm, or seeded random ones.
 
     Raises:
-        AnatomyError: a criterion that needs more than weights.
+        AnatomyError: a criterion that needs more than weights, or an argument that means nothing.
     """
+    check_whole("seed", seed, 0)
     if criterion not in WEIGHT_CRITERIA:
         raise AnatomyError(
             f"criterion '{criterion}' needs the torch model, an ONNX file allows anatomy, magnitude, random; "

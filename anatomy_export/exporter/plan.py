@@ -10,6 +10,7 @@ import numpy as np
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.arguments import check_share, check_whole
 from anatomy_export.exporter.identity import HINT, RecordedLogits, read_recorded
 from anatomy_export.exporter.thresholds import LayerThreshold, ThresholdSetup, layer_thresholds
 
@@ -94,7 +95,12 @@ def identity_plan(fingerprint: str, widths: list[int]) -> PrunePlan:
 def threshold_plan(
     anatomy: Anatomy, *, rule: str, setup: ThresholdSetup, probe_reduction: str = "mean", align: int = 1
 ) -> PrunePlan:
-    """The paper's rule: prune below the layer's threshold; strong neurons stay."""
+    """The paper's rule: prune below the layer's threshold; strong neurons stay.
+
+    Raises:
+        AnatomyError: a threshold would empty a layer, or an argument means nothing.
+    """
+    check_whole("align", align, 1)
     thresholds, similarity = _reduce(anatomy, rule, setup, probe_reduction)
     layers = []
     for index, (threshold, values) in enumerate(zip(thresholds, similarity, strict=True)):
@@ -127,10 +133,11 @@ def ratio_plan(
     The ranking is by |s|, and by s itself in one-sided layers.
 
     Raises:
-        AnatomyError: `keep_ratio` is not in (0, 1], or more neurons of a layer are strong than may stay.
+        AnatomyError: `keep_ratio` is not in (0, 1], another argument means nothing, or more neurons of a layer are
+            strong than may stay.
     """
-    if not 0 < keep_ratio <= 1:
-        raise AnatomyError(f"keep ratio is {keep_ratio}, expected more than 0 and at most 1")
+    check_share("keep_ratio", keep_ratio)
+    check_whole("align", align, 1)
     thresholds, similarity = _reduce(anatomy, rule, setup, probe_reduction)
     layers = []
     for index, (threshold, values) in enumerate(zip(thresholds, similarity, strict=True)):

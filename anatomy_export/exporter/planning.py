@@ -8,7 +8,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.allocate import UNIFORM
 from anatomy_export.exporter.anatomy import Anatomy
 from anatomy_export.exporter.choose import Chosen, budgeted_plan, calibration_of, repaired_plan
-from anatomy_export.exporter.criteria import Context
+from anatomy_export.exporter.criteria import Context, find_criterion
 from anatomy_export.exporter.identity import ModelIdentity
 from anatomy_export.exporter.plan import PrunePlan, identity_plan, ratio_plan, threshold_plan, width_multiple
 from anatomy_export.exporter.request import BUDGETS, OF_ANATOMY, PAPERS_OWN, ScoreOptions, score_options
@@ -114,38 +114,31 @@ def _choose(planning: Planning, mode: str, examples: int | None) -> Chosen:
             f"--allocate {options.allocate}: the paper's thresholds already say how many neurons each layer keeps; "
             "next step: leave it out, or give a budget, as --keep-ratio"
         )
-    if not options.criterion.startswith("anatomy"):
-        return _by_criterion(planning, examples)
+    if not find_criterion(options.criterion).needs_anatomy:
+        return _by_criterion(planning, None, examples)
     if planning.probes.note:
         progress.note(planning.probes.note)
-    chosen = _by_criterion(planning, examples)
+    chosen = _by_criterion(planning, _scored(planning), examples)
     parameters = {**chosen.plan.parameters, "probes": planning.probes.origin}
     return replace(chosen, plan=replace(chosen.plan, parameters=parameters))
 
 
-def _by_criterion(planning: Planning, examples: int | None) -> Chosen:
-    options, progress = planning.options, planning.progress
-    with progress.stage("score the anatomy"):
-        anatomy = score_anatomy(
-            planning.checkpoint,
-            planning.probes.texts,
-            strong_threshold=options.strong_threshold,
-            max_length=planning.max_length,
-            identity=planning.identity,
-        )
-        setup = _setup(planning)
-    if not options.calibrated:
-        return Chosen(_paper_plan(planning, anatomy, setup))
+def _by_criterion(planning: Planning, scored: tuple[Anatomy, ThresholdSetup] | None, examples: int | None) -> Chosen:
+    """`scored` is there where the criterion needs the anatomy."""
+    options = planning.options
+    if scored is not None and not options.calibrated:
+        return Chosen(_paper_plan(planning, *scored))
     calibration = calibration_of(
         planning.checkpoint,
         planning.data,
         options,
         max_length=planning.max_length,
         examples=examples,
-        progress=progress,
+        progress=planning.progress,
     )
-    if options.by_anatomy_alone:
-        return repaired_plan(calibration, _paper_plan(planning, anatomy, setup))
+    if scored is not None and options.by_anatomy_alone:
+        return repaired_plan(calibration, _paper_plan(planning, *scored))
+    anatomy, setup = scored or (None, None)
     context = Context(
         seed=options.seed,
         anatomy=anatomy,
@@ -154,6 +147,19 @@ def _by_criterion(planning: Planning, examples: int | None) -> Chosen:
         probe_reduction=options.probe_reduction,
     )
     return budgeted_plan(calibration, context, planning.identity.fingerprint)
+
+
+def _scored(planning: Planning) -> tuple[Anatomy, ThresholdSetup]:
+    """The model's anatomy, and the thresholds that it is judged by."""
+    with planning.progress.stage("score the anatomy"):
+        anatomy = score_anatomy(
+            planning.checkpoint,
+            planning.probes.texts,
+            strong_threshold=planning.options.strong_threshold,
+            max_length=planning.max_length,
+            identity=planning.identity,
+        )
+        return anatomy, _setup(planning)
 
 
 def _setup(planning: Planning) -> ThresholdSetup:

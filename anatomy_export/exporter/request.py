@@ -3,12 +3,17 @@
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from anatomy_export.exporter.allocate import GLOBAL, SENSITIVITY, UNIFORM
+from anatomy_export.exporter.anatomy import REDUCTIONS
+from anatomy_export.exporter.arguments import check_choice, check_finite, check_share, check_whole
 from anatomy_export.exporter.precision import Precision, PrecisionReport
 from anatomy_export.progress import Stage
 
 BUDGETS = ("keep_ratio", "flops_ratio", "target_speedup", "max_accuracy_drop")
 PAPERS_OWN = ("preset", "alpha", "beta", "focus")
-OF_ANATOMY = ("strong_threshold", "probe_reduction")
+OF_ANATOMY = ("strong_threshold", "probe_reduction", "probes")
+ALLOCATIONS = (UNIFORM, GLOBAL, SENSITIVITY)
+REPAIRS = ("none", "bias", "least-squares", "auto")
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,9 @@ class ScoreOptions:
     The budget is `keep_ratio` or `flops_ratio` (shares), `target_speedup` (of the whole model on `batch` inputs of
     `seq_len` tokens, None for 128 or what the model takes), `max_accuracy_drop` (points), or without any of them the
     paper's thresholds. `seed` parts calibration text and draws the random criterion.
+
+    Raises:
+        AnatomyError: a value that means nothing.
     """
 
     preset: str | None = None
@@ -38,6 +46,21 @@ class ScoreOptions:
     seed: int = 0
     align: int = 1
     probes: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("probe_reduction", self.probe_reduction, REDUCTIONS)
+        check_choice("allocate", self.allocate, ALLOCATIONS)
+        check_choice("compensate", self.compensate, REPAIRS)
+        check_finite("strong_threshold", self.strong_threshold)
+        for name, least in (("align", 1), ("batch", 1), ("seq_len", 2), ("seed", 0)):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
+        for name in ("alpha", "beta", "target_speedup", "max_accuracy_drop"):
+            if getattr(self, name) is not None:
+                check_finite(name, getattr(self, name))
+        for name in ("keep_ratio", "flops_ratio"):
+            if getattr(self, name) is not None:
+                check_share(name, getattr(self, name))
 
     @property
     def by_thresholds(self) -> bool:

@@ -7,6 +7,7 @@ import torch
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.arguments import check_finite, check_whole
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.identity import HINT, ModelIdentity, record_logits, spread_ids
 from anatomy_export.kernels.cosine import cosine_similarity
@@ -29,8 +30,10 @@ def score_anatomy(
     A probe is cut off at `max_length` tokens. `identity` is the model's where it is known already.
 
     Raises:
-        AnatomyError: no probes, or one of more tokens than the model takes.
+        AnatomyError: no probes, one of more tokens than the model takes, or a threshold that is no finite number.
     """
+    check_finite("strong_threshold", strong_threshold)
+    check_whole("max_length", max_length, 1)
     if not probes:
         raise AnatomyError("no probes, expected at least one sentence")
     states = torch.stack([_target_states(checkpoint, probe, max_length) for probe in probes])  # (P, L + 1, d)

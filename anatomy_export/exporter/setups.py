@@ -8,6 +8,7 @@ import numpy as np
 
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.arguments import check_whole
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, threshold_plan
 from anatomy_export.exporter.thresholds import PRESETS, ThresholdSetup, preset_setup
 
@@ -85,8 +86,10 @@ def random_plan(anatomy: Anatomy, removed: int, *, seed: int) -> PrunePlan:
     Of one seed, the neurons removed at a lower number are among those removed at a higher one.
 
     Raises:
-        AnatomyError: fewer may go without emptying a layer or touching a strong neuron.
+        AnatomyError: fewer may go without emptying a layer or touching a strong neuron, or a number below 0.
     """
+    check_whole("removed", removed, 0)
+    check_whole("seed", seed, 0)
     widths = [similarity.shape[1] for similarity in anatomy.neuron_similarity]
     strong = [anatomy.strong(layer) for layer in range(anatomy.num_layers)]
     spare = [width - max(1, len(own)) for width, own in zip(widths, strong, strict=True)]

@@ -7,6 +7,7 @@ from math import ceil
 import numpy as np
 
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.arguments import check_finite, check_whole
 
 ABSOLUTE, ONE_SIDED = "absolute", "one-sided"
 
@@ -89,8 +90,12 @@ def layer_thresholds(
     """One threshold a layer from c (at least `num_layers` values; c[l] is that of block l's input).
 
     Raises:
-        AnatomyError: a focus layer that the model does not have.
+        AnatomyError: a focus layer that the model does not have, or alpha or beta is no finite number.
     """
+    for name in ("alpha", "beta"):
+        check_finite(name, getattr(setup, name))
+    for layer in setup.focus:
+        check_whole("focus layer", layer, 0)
     beyond = [layer for layer in setup.focus if not 0 <= layer < num_layers]
     if beyond:
         raise AnatomyError(f"focus layer {beyond[0]} does not exist: this model has layers 0–{num_layers - 1}")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.anatomy import Anatomy
+from anatomy_export.exporter.anatomy import REDUCTIONS, Anatomy
+from anatomy_export.exporter.arguments import check_choice, check_finite, check_whole
 from anatomy_export.exporter.thresholds import LayerThreshold, ThresholdSetup, layer_thresholds
 
 
@@ -20,6 +21,11 @@ class Context:
     rule: str = "bert"
     setup: ThresholdSetup | None = None
     probe_reduction: str = "mean"
+
+    def __post_init__(self) -> None:
+        check_whole("seed", self.seed, 0)
+        check_finite("ridge", self.ridge)
+        check_choice("probe_reduction", self.probe_reduction, REDUCTIONS)
 
     def similarity(self, layer: int) -> tuple[np.ndarray, LayerThreshold, np.ndarray]:
         """A layer's neuron similarity (n,), its threshold, and the indices of its strong neurons.
