@@ -69,7 +69,8 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     """Run the uncut `model` with the neurons masked that `plan` prunes, at their full width with the repaired weights.
 
     Raises:
-        NotRunError: onnxruntime is not installed, the file is past 2 GB, or ONNX Runtime does not run it.
+        NotRunError: onnxruntime is not installed, the file is past 2 GB, ONNX Runtime does not run it, or there is
+            nothing to compare.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -93,6 +94,8 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     if not ran:
         raise NotRunError(reason)
     inputs, outputs = zip(*ran, strict=True)
+    if not any(np.isfinite(value).any() for named in outputs for value in named.values()):
+        raise NotRunError("none of its outputs holds numbers with a fraction")
     return MaskedRun(inputs, outputs, _tolerance(model))
 
 
