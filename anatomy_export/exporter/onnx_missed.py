@@ -11,8 +11,9 @@ from functools import cached_property
 
 from onnx import NodeProto, TensorProto
 
-from anatomy_export.exporter.onnx_ffn import PASSING, QUANTISED, Ffn, Refusal
+from anatomy_export.exporter.onnx_ffn import PASSING, Ffn, Refusal
 from anatomy_export.exporter.onnx_graph import MICROSOFT, Graph, attribute, constant_tensor, nested_nodes, operator
+from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES
 
 MOST_VALUES = 256
 PRODUCT_PARTS = ("MatMul", "Gemm", "Conv", "Einsum")
@@ -111,7 +112,7 @@ class _Flow:
             tensor, maker = self.graph.initializers.get(name), self.graph.producer.get(name)
             if tensor is None and maker is not None:
                 tensor = constant_tensor(self.graph.nodes[maker])
-                left += [one for one in self.graph.nodes[maker].input if one]
+                left += [one for one in self.graph.nodes[maker].input if one and one not in self._computed]
             if tensor is not None and len(tensor.dims) > 1 and (largest is None or _size(tensor) > _size(largest)):
                 largest = tensor
         return largest
@@ -189,9 +190,8 @@ class _Flow:
             node = nodes[product]
             tensor = self._stored(node)
             where = f"{node.op_type} '{node.name or node.output[0]}' of '{tensor.name if tensor is not None else ''}'"
-            makers = [nodes[self.graph.producer[name]] for name in node.input if name in self.graph.producer]
-            if operator(node) in QUANTISED or any(operator(one) in QUANTISED for one in makers if one is not node):
-                return f"weights of its {where} are quantised"
+            if tensor is not None and tensor.data_type not in FLOAT_TYPES:
+                return f"weights of its {where} are quantised (cut the float32 file, then quantise that)"
             scales = {name: attribute(node, name, 1.0) for name in ("alpha", "beta")}
             if set(scales.values()) != {1.0}:
                 scaled = " and ".join(f"{name} {value:g}" for name, value in scales.items() if value != 1.0)
