@@ -48,7 +48,10 @@ class MaskedRun:
         largest = 0.0
         try:
             session = _session(str(cut))
-            computed = [_outputs(session, batch) for batch in self.inputs]
+            computed = [
+                _outputs(session, batch, list(expected))
+                for batch, expected in zip(self.inputs, self.outputs, strict=True)
+            ]
         except Exception as error:
             raise AnatomyError(
                 f"the cut file does not run, the uncut one does ({first_line(error)[:200]}); next step: report this"
@@ -78,6 +81,9 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
         raise NotRunError("onnxruntime is not installed (extra edge)") from error
     if sum(tensor_bytes(tensor) for tensor in model.proto.graph.initializer) > LARGEST_PROTOBUF:
         raise NotRunError("its weights take more than 2 GB")
+    names = [value.name for value in model.proto.graph.output if value.name in model.graph.computed]
+    if not names:
+        raise NotRunError("none of its outputs is computed from its inputs")
     ran: list[tuple[Batch, dict[str, np.ndarray]]] = []
     reason = "it has no inputs that can be made up"
     masked, weights = _masked(model, plan, repair)
@@ -88,7 +94,7 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     for seed, shape in enumerate(SHAPES):
         try:
             batch = _inputs(model.graph, shape, np.random.default_rng(seed))
-            ran.append((batch, _outputs(session, batch)))
+            ran.append((batch, _outputs(session, batch, names)))
         except Exception as error:
             reason = f"the uncut one does not run on inputs made up for it ({first_line(error)[:200]})"
     if not ran:
@@ -131,11 +137,11 @@ def _session(graph: str | bytes, weights: dict | None = None):
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _outputs(session, batch: Batch) -> dict[str, np.ndarray]:
-    """The outputs that are numbers with a fraction."""
+def _outputs(session, batch: Batch, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the named outputs that are numbers with a fraction."""
     wanted = {value.name for value in session.get_inputs()}
-    values = session.run(None, {name: value for name, value in batch.items() if name in wanted})
-    named = zip((output.name for output in session.get_outputs()), values, strict=True)
+    values = session.run(list(names), {name: value for name, value in batch.items() if name in wanted})
+    named = zip(names, values, strict=True)
     return {name: value for name, value in named if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
 
 
