@@ -169,6 +169,7 @@ def test_shapes_that_are_recorded_twice(tmp_path):
     model.graph.value_info.extend([onnx.ValueInfoProto.FromString(one.SerializeToString())
                                    for one in model.graph.value_info])  # fmt: skip
     model.graph.value_info.append(helper.make_tensor_value_info("b1_0", TensorProto.FLOAT, [WIDTH]))
+    model.graph.value_info.append(onnx.ValueInfoProto.FromString(model.graph.output[0].SerializeToString()))
     out = onnx.load(cut(model, plan_of(weights()), tmp_path))
     recorded = [dim.dim_value for one in out.graph.value_info for dim in one.type.tensor_type.shape.dim]
     assert WIDTH not in recorded and recorded.count(3) >= 4
@@ -251,3 +252,23 @@ def test_weights_that_are_inputs_too_are_converted(way, ir_version, tmp_path):
     assert outputs(tmp_path / "low.onnx") == pytest.approx(expected, abs=0.15 * float(np.abs(expected).max()))
     if name == "fp16":
         check_fp16_range(path, tmp_path / "low.onnx", [{"x": INPUTS}])
+
+
+def test_weights_that_something_else_reads_are_refused(tmp_path):
+    """Of two towers one cannot be cut: the other would lose neurons that this one keeps."""
+    model = towers(weights())
+    second = [node for node in model.graph.node if node.op_type == "Erf"][2]
+    model.graph.output.append(helper.make_tensor_value_info(second.output[0], TensorProto.FLOAT, ["b", "t", "n"]))
+    message = r"Not cut: layer 0 \(MatMul_\d+\): it shares a matrix with 'MatMul_\d+', which is not cut"
+    refused(model, plan_of(weights()), tmp_path, message)
+
+
+def test_towers_with_external_weights(tmp_path):
+    (tmp_path / "in").mkdir()
+    onnx.save(towers(weights()), tmp_path / "in" / "m.onnx", save_as_external_data=True, size_threshold=0,
+              location="m.onnx.data")  # fmt: skip
+    out = cut(tmp_path / "in" / "m.onnx", plan_of(weights()), tmp_path / "out")
+    assert outputs(out) == pytest.approx(outputs(towers(masked(weights()))), abs=1e-5)
+    stored = onnx.load(out, load_external_data=False).graph.initializer
+    assert len(stored) == len(towers(weights()).graph.initializer)
+    assert {tensor.data_location for tensor in stored} == {TensorProto.EXTERNAL}

@@ -47,6 +47,12 @@ def test_a_layer_that_cannot_be_cut_is_refused_by_name(spelling, last, tmp_path)
     assert "nothing was written; next step: export it in a form that can be cut, or pass --allow-uncut" in told(result)
 
 
+def test_the_weight_of_a_quantised_product_is_its_own(tmp_path):
+    """What its input comes from has larger ones, by which its size would not fit."""
+    model = OnnxModel(saved(tmp_path, mixed_model(plain, UNREAD["dynamic_int8"])))
+    assert "'MatMulInteger_11' of 'up1_int8' are quantised (cut the float32 file, then" in model.uncut()
+
+
 def test_the_others_are_cut_where_that_is_allowed(tmp_path):
     path = saved(tmp_path, mixed_model(UNREAD["split_gated"], plain))
     arguments = (*RATIO, "--allow-uncut", "-o", tmp_path / "o.onnx", "--save-plan", tmp_path / "plan.json", "--json")

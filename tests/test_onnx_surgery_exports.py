@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import transformers
@@ -47,15 +48,18 @@ def sensitive_checkpoint(family: str, seed: int = 0) -> Checkpoint:
     return checkpoint
 
 
-def export_plainly(checkpoint: Checkpoint, path: Path, *, dynamo: bool, opset: int, **options) -> None:
-    """torch.onnx.export as anybody would call it, on the model as transformers built it."""
+def export_plainly(
+    checkpoint: Checkpoint, path: Path, *, dynamo: bool, opset: int, fixed: tuple[int, int] | None = None, **options
+) -> None:
+    """torch.onnx.export as anybody would call it, on the model as transformers built it; of a `fixed` shape or any."""
     names = graph_inputs(checkpoint)
-    example = torch.full((2, 9), 5, dtype=torch.long)
+    example = torch.full(fixed or (2, 9), 5, dtype=torch.long)
     inputs = {"input_ids": example, "attention_mask": torch.ones_like(example), "token_type_ids": example * 0}
     dims = {0: "batch", 1: "sequence"}
     if dynamo:
         sizes = {axis: torch.export.Dim(name) for axis, name in dims.items()}
-        options |= {"dynamic_shapes": ((sizes,) * len(names),), "external_data": False, "verbose": False}
+        free = {} if fixed else {"dynamic_shapes": ((sizes,) * len(names),)}
+        options |= {**free, "external_data": False, "verbose": False}
     else:
         checkpoint.model.set_attn_implementation("eager")
         options |= {"dynamic_axes": dict.fromkeys(names, dims)}
@@ -136,6 +140,24 @@ def test_cut_export_is_the_sliced_torch_model(exporter, family, tmp_path):
     plan = plan_for(checkpoint.model, KEEP)
     check_cut(tmp_path / "model.onnx", checkpoint, plan, None, tmp_path / "plain")
     check_cut(tmp_path / "model.onnx", checkpoint, plan, repair_for(checkpoint.model, plan, 1), tmp_path / "repaired")
+
+
+@pytest.mark.parametrize("optimize", [True, pytest.param(False, marks=slow)])
+def test_a_fixed_shape_is_cut_too(optimize, tmp_path):
+    """The attention's sizes are numbers there, and none of them is the FFN's."""
+    checkpoint = sensitive_checkpoint("bert")
+    export_plainly(checkpoint, tmp_path / "model.onnx", dynamo=True, opset=18, fixed=(1, 16), optimize=optimize)
+    plan = plan_for(checkpoint.model, KEEP)
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    result = run("slice-onnx", tmp_path / "model.onnx", "--plan", tmp_path / "plan.json", "-o", tmp_path / "o.onnx")
+    assert result.exit_code == 0, result.output
+    ids = np.random.default_rng(0).integers(4, 20, (1, 16))
+    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
+    session = onnxruntime.InferenceSession(str(tmp_path / "o.onnx"))
+    found = session.run(["logits"], {value.name: batch[value.name] for value in session.get_inputs()})[0]
+    sliced, dense = (torch_forward(model)(batch) for model in (slice_neurons(checkpoint.model, plan), checkpoint.model))
+    np.testing.assert_allclose(found, sliced, atol=TOLERANCE)
+    assert np.abs(found - dense).max() > 100 * TOLERANCE
 
 
 def test_biases_that_exporters_share_because_they_are_equal(tmp_path):

@@ -260,3 +260,42 @@ def test_wrong_usage(case):
     arguments, message = USAGE[case]
     result = run("slice-onnx", "m.onnx", "--keep-ratio", "0.5", "-o", "o", *arguments)
     assert result.exit_code == 2 and message in result.stderr
+
+
+def changed_by_int8(folder, tmp_path) -> list[bool]:
+    """Of each row of texts.csv: does the int8 file give it another class than its label, which is the fp32 file's?"""
+    assert lowered(folder, tmp_path / "int8.onnx", "int8").exit_code == 0
+    session, reader = TextSession(tmp_path / "int8.onnx", "int8"), TextReader(folder / "tokenizer.json")
+    with open(folder / "texts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [int(session.run(["logits"], reader.inputs(row["text"]))[0].argmax()) != int(row["label"]) for row in rows]
+
+
+@pytest.mark.parametrize("decides", ["validation", "test"])
+def test_the_limit_is_decided_on_validation(decides, folder, tmp_path):
+    """Every text whose class int8 changes is in one split, and as many that it does not change are in the other."""
+    changed = changed_by_int8(folder, tmp_path)
+    assert 0 < sum(changed) < len(changed) / 2
+    with open(folder / "texts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    other = "test" if decides == "validation" else "validation"
+    names = [decides if lost else other for lost in changed]
+    write(tmp_path / "split.csv", [row["text"] for row in rows], [row["label"] for row in rows], names)
+    arguments = ("--data", tmp_path / "split.csv", "--split-column", "split", "--max-precision-drop", "1", "--json")
+    result = lowered(folder, tmp_path / "o.onnx", "int8", *arguments)
+    if decides == "validation":
+        assert result.exit_code == 1 and "int8 loses 100.00 points of accuracy" in result.stderr
+        return
+    assert result.exit_code == 0, result.stderr
+    body = json.loads(result.stdout)
+    assert (body["precision_report"]["accuracy"], body["accuracy"]["pruned"]) == (1.0, 0.0)
+
+
+def test_without_validation_texts_a_limit_is_refused_and_the_default_is_judged_on_test(folder, tmp_path):
+    arguments = ("fp16", "--data", folder / "untrained.csv", "--split-column", "split")
+    result = lowered(folder, tmp_path / "o.onnx", *arguments, "--max-precision-drop", "1")
+    assert result.exit_code == 1 and not (tmp_path / "o.onnx").exists()
+    assert "no validation texts, which --max-precision-drop is decided on; next step: pass some" in result.stderr
+    result = lowered(folder, tmp_path / "o.onnx", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "note: no validation texts, so what fp16 loses is judged on test" in " ".join(result.stderr.split())

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from anatomy_export.exporter.onnx_graph import Graph, Use
+from anatomy_export.exporter.onnx_graph import Constant, Graph, Use
 from anatomy_export.exporter.onnx_tensors import (
     FIRST_IR_WITH_FREE_INITIALIZERS,
     DataFile,
@@ -36,10 +36,21 @@ class Editor:
         self.after: dict[int, NodeProto] = {}
 
     def replace_(self, uses: Sequence[Use], array: np.ndarray) -> None:
-        """Put `array`, stored once, at inputs of nodes, in the type that they take there; others see no change."""
-        name = self._store([self.graph.nodes[use.node].input[use.input] for use in uses], array)
+        """Put `array`, stored once, at inputs of nodes, which take it in the type that they took before; others see no
+        change. Where that was cast from the array's type, it still is."""
+        names = [self.graph.nodes[use.node].input[use.input] for use in uses]
+        found = self.graph.constant(names[0])
+        name = self._store(names, array)
+        if found is not None and self._keeps_type(found, array):
+            cast = onnx.helper.make_node("Cast", [name], [self._unique(name)], self._unique("Cast"), to=found.data_type)
+            self.before.setdefault(min(use.node for use in uses), []).append(cast)
+            name = cast.output[0]
         for use in uses:
             self.graph.nodes[use.node].input[use.input] = name
+
+    @staticmethod
+    def _keeps_type(found: Constant, array: np.ndarray) -> bool:
+        return found.cast not in (None, found.tensor.data_type) and array.dtype == stored_dtype(found.tensor.data_type)
 
     def replace_size_(self, reshape: int, use: Use, array: np.ndarray) -> None:
         """The same for the size that a Reshape takes, itself or through a Concat that others may share."""
@@ -79,7 +90,9 @@ class Editor:
         graph, name = self.graph, names[0]
         found = graph.constant(name)
         external = found is not None and is_external(found.tensor)
-        data_type = found.data_type if found else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        data_type: int = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        if found is not None:
+            data_type = found.tensor.data_type if self._keeps_type(found, array) else found.data_type
         alone = len(graph.uses[name]) == names.count(name) and not graph.escapes(name)
         if alone and name in graph.initializers and not shared:
             tensor = graph.initializers[name]

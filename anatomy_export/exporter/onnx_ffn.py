@@ -187,7 +187,7 @@ class _Search:
             return [(node.input[0], axis)]
         computed = []
         for position, name in enumerate(node.input):
-            if name and not self._note_constant(Use(index, position), name, axis) and not self._is_scalar(name):
+            if name and not self._note_constant(Use(index, position), name, axis) and not self._is_stored_scalar(name):
                 computed.append((name, axis))
         self.nonlinear |= kind in NONLINEAR or (kind in ("Mul", "Div") and len(computed) > 1)
         return computed
@@ -204,12 +204,8 @@ class _Search:
             raise NotAnFfnError
         return True
 
-    def _is_scalar(self, name: str) -> bool:
-        """Is this one number that is computed from stored ones?
-
-        Raises:
-            CannotCutError: it is computed from stored tensors of more than one number.
-        """
+    def _is_stored_scalar(self, name: str) -> bool:
+        """Is this computed from stored numbers alone? Only from one each can it be the same for all neurons."""
         left, sizes = [name], set()
         for _ in range(MOST_STEPS):
             if not left:
@@ -226,7 +222,7 @@ class _Search:
         if left or not sizes:
             return False
         if sizes != {1}:
-            raise CannotCutError("a value of one for each neuron is computed while the model runs")
+            self.doubts.append("a value of one for each neuron is computed while the model runs")
         return True
 
     def _note_reshape(self, index: int, axis: int) -> None:

@@ -123,6 +123,17 @@ class Graph:
         return None
 
     @cached_property
+    def computed(self) -> set[str]:
+        """Values that depend on the graph's inputs by more than their shapes; the range that a dynamic quantisation
+        takes from a value counts as none."""
+        computed = {value.name for value in self.proto.input} - self.initializers.keys()
+        for node in self.nodes:
+            kind = operator(node)
+            if kind not in ("Shape", "Size") and not computed.isdisjoint(node.input):
+                computed.update(node.output[:1] if kind == "DynamicQuantizeLinear" else node.output)
+        return computed - {""}
+
+    @cached_property
     def ranks(self) -> dict[str, int]:
         """The number of axes of every value of which it can be told."""
         try:

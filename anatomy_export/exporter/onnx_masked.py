@@ -1,5 +1,6 @@
 """The cut file against the uncut one with the same neurons masked, on fixed inputs in ONNX Runtime: one function."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,10 @@ class MaskedRun:
         largest = 0.0
         try:
             session = _session(str(cut))
-            computed = [_outputs(session, batch) for batch in self.inputs]
+            computed = [
+                _outputs(session, batch, list(expected))
+                for batch, expected in zip(self.inputs, self.outputs, strict=True)
+            ]
         except Exception as error:
             raise AnatomyError(
                 f"the cut file does not run, the uncut one does ({first_line(error)[:200]}); next step: report this"
@@ -73,7 +77,8 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     """Run the uncut `model` with the neurons masked that `plan` prunes, at their full width with the repaired weights.
 
     Raises:
-        NotRunError: onnxruntime is not installed, the file is past 2 GB, or ONNX Runtime does not run it.
+        NotRunError: onnxruntime is not installed, the file is past 2 GB, ONNX Runtime does not run it, or there is
+            nothing to compare.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -81,6 +86,9 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
         raise NotRunError("onnxruntime is not installed (extra edge)") from error
     if sum(tensor_bytes(tensor) for tensor in model.proto.graph.initializer) > LARGEST_PROTOBUF:
         raise NotRunError("its weights take more than 2 GB")
+    names = [value.name for value in model.proto.graph.output if value.name in model.graph.computed]
+    if not names:
+        raise NotRunError("none of its outputs is computed from its inputs")
     ran: list[tuple[Batch, dict[str, np.ndarray]]] = []
     reason = "it has no inputs that can be made up"
     masked, weights = _masked(model, plan, repair)
@@ -91,12 +99,14 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     for seed, shape in enumerate(SHAPES):
         try:
             batch = _inputs(model.graph, shape, np.random.default_rng(seed))
-            ran.append((batch, _outputs(session, batch)))
+            ran.append((batch, _outputs(session, batch, names)))
         except Exception as error:
             reason = f"the uncut one does not run on inputs made up for it ({first_line(error)[:200]})"
     if not ran:
         raise NotRunError(reason)
     inputs, outputs = zip(*ran, strict=True)
+    if not any(np.isfinite(value).any() for named in outputs for value in named.values()):
+        raise NotRunError("none of its outputs holds numbers with a fraction")
     return MaskedRun(inputs, outputs, _tolerance(model))
 
 
@@ -132,11 +142,11 @@ def _session(graph: str | bytes, weights: dict | None = None):
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _outputs(session, batch: Batch) -> dict[str, np.ndarray]:
-    """The outputs that are numbers with a fraction."""
+def _outputs(session, batch: Batch, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the named outputs that are numbers with a fraction."""
     wanted = {value.name for value in session.get_inputs()}
-    values = session.run(None, {name: value for name, value in batch.items() if name in wanted})
-    named = zip((output.name for output in session.get_outputs()), values, strict=True)
+    values = session.run(list(names), {name: value for name, value in batch.items() if name in wanted})
+    named = zip(names, values, strict=True)
     return {name: value for name, value in named if isinstance(value, np.ndarray) and value.dtype.kind == "f"}
 
 
@@ -161,7 +171,7 @@ def _mask_(masked: onnx.ModelProto, ffn: OnnxFfn, layer: LayerPlan, repair: Laye
         full = np.zeros((ffn.width, ffn.hidden), dtype)
         full[list(layer.keep)] = repair.down_weight
         tensors[weight] = full if down.flipped == down.weight.flipped else np.ascontiguousarray(full.T)
-        tensors[bias] = repair.down_bias.astype(dtype).reshape(-1, *[1] * (-down.out_axis - 1))
+        tensors[bias] = ffn.shaped_down_bias(repair.down_bias).astype(dtype)
     for place in ffn.ffn.places:
         _mask_place_(masked, place, neurons)
         if repair is not None:

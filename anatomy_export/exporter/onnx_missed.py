@@ -7,13 +7,13 @@ multiplied there. Poolers and heads are none: nothing is added to what they give
 
 import heapq
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from onnx import NodeProto, TensorProto
 
 from anatomy_export.exporter.onnx_ffn import Ffn, Refusal
 from anatomy_export.exporter.onnx_graph import Graph, attribute, constant_tensor, nested_nodes, operator
-from anatomy_export.exporter.onnx_operators import MICROSOFT, PASSING, QUANTISED
+from anatomy_export.exporter.onnx_operators import MICROSOFT, PASSING
+from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES
 
 MOST_VALUES = 256
 PRODUCT_PARTS = ("MatMul", "Gemm", "Conv", "Einsum")
@@ -79,18 +79,6 @@ class _Flow:
             return None
         return self._reason(index, source)
 
-    @cached_property
-    def _computed(self) -> set[str]:
-        """Values that depend on the graph's inputs by more than their shapes; the range that a dynamic quantisation
-        takes from a value counts as none."""
-        graph = self.graph
-        computed = {value.name for value in graph.proto.input} - graph.initializers.keys()
-        for node in graph.nodes:
-            kind = operator(node)
-            if kind not in ("Shape", "Size") and not computed.isdisjoint(node.input):
-                computed.update(node.output[:1] if kind == "DynamicQuantizeLinear" else node.output)
-        return computed - {""}
-
     def _is_matrix(self, node: NodeProto) -> bool:
         return any(part in node.op_type for part in PRODUCT_PARTS)
 
@@ -99,11 +87,11 @@ class _Flow:
         return self._is_matrix(node) and self._stored(node) is not None and bool(self._inputs(index))
 
     def _inputs(self, index: int) -> list[str]:
-        return [name for name in self.graph.nodes[index].input if name in self._computed]
+        return [name for name in self.graph.nodes[index].input if name in self.graph.computed]
 
     def _stored(self, node: NodeProto) -> TensorProto | None:
         """The largest stored tensor of two axes or more that a node's inputs hold, whatever it is stored as."""
-        left = [name for name in node.input if name and name not in self._computed]
+        left = [name for name in node.input if name and name not in self.graph.computed]
         largest: TensorProto | None = None
         for _ in range(MOST_VALUES):
             if not left:
@@ -112,7 +100,7 @@ class _Flow:
             tensor, maker = self.graph.initializers.get(name), self.graph.producer.get(name)
             if tensor is None and maker is not None:
                 tensor = constant_tensor(self.graph.nodes[maker])
-                left += [one for one in self.graph.nodes[maker].input if one]
+                left += [one for one in self.graph.nodes[maker].input if one and one not in self.graph.computed]
             if tensor is not None and len(tensor.dims) > 1 and (largest is None or _size(tensor) > _size(largest)):
                 largest = tensor
         return largest
@@ -190,9 +178,8 @@ class _Flow:
             node = nodes[product]
             tensor = self._stored(node)
             where = f"{node.op_type} '{node.name or node.output[0]}' of '{tensor.name if tensor is not None else ''}'"
-            makers = [nodes[self.graph.producer[name]] for name in node.input if name in self.graph.producer]
-            if operator(node) in QUANTISED or any(operator(one) in QUANTISED for one in makers if one is not node):
-                return f"weights of its {where} are quantised"
+            if tensor is not None and tensor.data_type not in FLOAT_TYPES:
+                return f"weights of its {where} are quantised (cut the float32 file, then quantise that)"
             scales = {name: attribute(node, name, 1.0) for name in ("alpha", "beta")}
             if set(scales.values()) != {1.0}:
                 scaled = " and ".join(f"{name} {value:g}" for name, value in scales.items() if value != 1.0)

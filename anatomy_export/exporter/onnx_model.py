@@ -91,7 +91,8 @@ class OnnxModel:
         apart = copy.copy(self)
         apart.found = take_apart(self.found)
         apart.ffns = [OnnxFfn(self.graph, entry, self.folder) for entry in apart.found if isinstance(entry, Ffn)]
-        if count != len(self.ffns) and count == len(apart.ffns):
+        refused = any(isinstance(entry, Refusal) and entry.in_residual for entry in self.found)
+        if count != len(self.ffns) and count == len(apart.ffns) and not refused:
             return apart
         self.check_layers(count)
         return self

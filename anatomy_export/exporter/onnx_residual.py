@@ -1,6 +1,6 @@
 """Where the second product of an FFN joins the residual: what tells a layer from a pooler, a head and an adapter."""
 
-from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, Use, operator
+from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, Use, attribute, operator
 from anatomy_export.exporter.onnx_operators import PASSING, SKIP_NORMS
 from anatomy_export.exporter.onnx_product import Product, as_product
 
@@ -23,23 +23,25 @@ def find_residual(graph: Graph, down: Product) -> tuple[Use | None, int]:
         NotAnFfnError: it is added to none. CannotCutError: its bias is not stored as one vector.
     """
     node = graph.nodes[down.node]
-    bias = Use(down.node, 2) if len(node.input) > 2 and node.input[2] else None
-    name = node.output[0]
+    name, axis = node.output[0], down.out_axis
+    biases = [(Use(down.node, 2), axis)] if len(node.input) > 2 and node.input[2] else []
     for _ in range(MOST_STEPS):
         uses = graph.uses[name]
         adding = [use for use in uses if _adds_a_residual(graph, use)]
         if adding:
-            found = _only_bias(graph, down, bias, _skip_bias(graph, adding[0]))
-            if found is None:
+            bias = _only_bias(graph, down, [*biases, *((use, axis) for use in _skip_bias(graph, adding[0]))])
+            if bias is None:
                 _check_no_bias_after(graph, graph.nodes[adding[0].node].output[0])
-            return found, adding[0].node
+            return bias, adding[0].node
         if len(uses) != 1:
             raise NotAnFfnError
         use = uses[0]
         kind = operator(graph.nodes[use.node])
         if kind == "Add":
-            bias = _only_bias(graph, down, bias, Use(use.node, 1 - use.input))
-        elif kind not in PASSING or kind == "Transpose" or use.input:
+            biases.append((Use(use.node, 1 - use.input), axis))
+        elif kind == "Transpose":
+            axis = _after_transpose(list(attribute(graph.nodes[use.node], "perm", [1, 0])), axis)
+        elif kind not in PASSING or use.input or (kind == "Reshape" and axis != -1):
             raise NotAnFfnError
         name = graph.nodes[use.node].output[0]
     raise NotAnFfnError
@@ -75,16 +77,22 @@ def _goes_to_a_residual_alone(graph: Graph, name: str) -> bool:
     return False
 
 
-def _only_bias(graph: Graph, down: Product, *uses: Use | None) -> Use | None:
-    given = [use for use in uses if use is not None]
-    if len(given) > 1:
+def _after_transpose(perm: list[int], axis: int) -> int:
+    """The axis of a Transpose's output, counted from the end, that its input's `axis` becomes."""
+    if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
+        raise NotAnFfnError
+    return perm.index(len(perm) + axis) - len(perm)
+
+
+def _only_bias(graph: Graph, down: Product, biases: list[tuple[Use, int]]) -> Use | None:
+    """The one bias, stored along the axis that is given with it; None where there is none."""
+    if len(biases) > 1:
         raise CannotCutError("two biases are added to its output")
-    hidden = down.shape[1]
-    for use in given:
+    for use, axis in biases:
         found = graph.constant(graph.nodes[use.node].input[use.input])
-        if found is None or found.size != hidden or found.along(down.out_axis) != hidden:
+        if found is None or found.size != down.shape[1] or found.along(axis) != down.shape[1]:
             raise CannotCutError("the bias of its output is no stored vector")
-    return given[0] if given else None
+    return biases[0][0] if biases else None
 
 
 def _adds_a_residual(graph: Graph, use: Use) -> bool:
@@ -102,9 +110,8 @@ def _check_no_bias_after(graph: Graph, name: str) -> None:
             raise CannotCutError("a stored vector is added after the residual, where its own bias is missing")
 
 
-def _skip_bias(graph: Graph, use: Use) -> Use | None:
+def _skip_bias(graph: Graph, use: Use) -> list[Use]:
+    """Where a fused norm of a sum takes the bias."""
     node = graph.nodes[use.node]
     position = {SKIP_NORMS[0]: 4, SKIP_NORMS[1]: 3}.get(operator(node))
-    if position is None or len(node.input) <= position or not node.input[position]:
-        return None
-    return Use(use.node, position)
+    return [Use(use.node, position)] if position is not None and any(node.input[position : position + 1]) else []

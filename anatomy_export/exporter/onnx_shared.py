@@ -10,39 +10,50 @@ from anatomy_export.exporter.onnx_graph import Graph, Use
 def join_twins(graph: Graph, found: list[Ffn | Refusal]) -> list[Ffn | Refusal]:
     """The same, with FFNs of the same weights as one, where the first of them stood.
 
-    Those that share a part of their weights only are refused: they cannot lose the same neurons.
+    Those whose matrices are used in another way elsewhere are refused: not all who read them would lose the same.
     """
-    by_matrix: dict[str, list[int]] = defaultdict(list)
-    for index, one in enumerate(found):
-        if isinstance(one, Ffn):
-            for name in {one.up.weight.name, one.down.weight.name}:
-                by_matrix[name].append(index)
+    readers = _readers(graph)
+    by_node = {node: entry for entry in found if isinstance(entry, Ffn) for node in (entry.up.node, entry.down.node)}
     joined: list[Ffn | Refusal] = []
-    for index, one in enumerate(found):
-        if not isinstance(one, Ffn):
-            joined.append(one)
+    for entry in found:
+        if not isinstance(entry, Ffn):
+            joined.append(entry)
             continue
-        sharing = {*by_matrix[one.up.weight.name], *by_matrix[one.down.weight.name]}
-        others = {other: found[other] for other in sorted(sharing - {index})}
-        reason = next((text for other in others.values() if (text := _difference(graph, one, other))), "")
+        matrices = {entry.up.weight.name, entry.down.weight.name}
+        nodes = sorted(node for name in matrices for node in readers[name])
+        reason = next((text for node in nodes if (text := _difference(graph, entry, node, by_node.get(node)))), "")
+        reason = reason or next((f"'{name}' is used in a nested graph" for name in matrices & graph.captured), "")
+        twins = {id(by_node[node]): by_node[node] for node in nodes if node in by_node}
         if reason:
-            joined.append(Refusal(one.name, reason, one.down.node, in_residual=True))
-        elif not others or index < min(others):
-            joined.append(replace(one, twins=tuple(other for other in others.values() if isinstance(other, Ffn))))
+            joined.append(Refusal(entry.name, reason, entry.down.node, in_residual=True))
+        elif entry is next(iter(twins.values())):
+            joined.append(replace(entry, twins=tuple(twins.values())[1:]))
     return joined
 
 
 def take_apart(found: list[Ffn | Refusal]) -> list[Ffn | Refusal]:
     """The same with every FFN for itself again, in topological order."""
-    places = [place for one in found for place in (one.places if isinstance(one, Ffn) else [one])]
+    places = [place for entry in found for place in (entry.places if isinstance(entry, Ffn) else [entry])]
     apart = [replace(place, twins=()) if isinstance(place, Ffn) else place for place in places]
     return sorted(apart, key=lambda place: place.down.node if isinstance(place, Ffn) else place.node)
 
 
-def _difference(graph: Graph, ffn: Ffn, other: Ffn | Refusal) -> str:
-    """Why an FFN cannot be cut as another one is that shares one of its matrices; "" where it can."""
-    if not isinstance(other, Ffn):
-        return ""
+def _readers(graph: Graph) -> dict[str, set[int]]:
+    """The nodes that compute with each stored tensor; what only hands it on is none."""
+    readers: dict[str, set[int]] = defaultdict(set)
+    for index, node in enumerate(graph.nodes):
+        if node.output and graph.constant(node.output[0]) is None:
+            for constant in map(graph.constant, filter(None, node.input)):
+                if constant is not None:
+                    readers[constant.name].add(index)
+    return readers
+
+
+def _difference(graph: Graph, ffn: Ffn, node: int, other: Ffn | None) -> str:
+    """Why an FFN cannot be cut together with the node, of the FFN `other` or of none, that reads one of its matrices;
+    "" where it can."""
+    if other is None:
+        return f"it shares a matrix with '{graph.nodes[node].name or graph.nodes[node].output[0]}', which is not cut"
     if (ffn.up.weight.name, ffn.down.weight.name) != (other.up.weight.name, other.down.weight.name):
         return f"it shares one of its two matrices with the FFN of '{other.name}'"
     if _vectors(graph, ffn) != _vectors(graph, other):
@@ -62,4 +73,6 @@ def _vectors(graph: Graph, ffn: Ffn) -> list[str | None]:
 def _reading(ffn: Ffn) -> list[tuple]:
     """How the nodes take the matrices."""
     products = (ffn.up, ffn.down)
-    return [(one.flipped, one.weight.flipped, one.weight.data_type, one.out_axis) for one in products]
+    return [
+        (product.flipped, product.weight.flipped, product.weight.data_type, product.out_axis) for product in products
+    ]

@@ -115,11 +115,17 @@ class OnnxFfn:
                 bias = cut.reshape(len(keep))
         return bias
 
+    def shaped_down_bias(self, bias: np.ndarray) -> np.ndarray:
+        """A bias of the second product (d,) in the shape that the graph adds it in, or could where it adds none."""
+        if self.ffn.down_bias is not None:
+            return bias.reshape(self._vector(self.ffn.down_bias).shape)
+        return bias.reshape(-1, *[1] * (-self.ffn.down.out_axis - 1))
+
     def _put_down_bias(self, editor: Editor, bias: np.ndarray) -> None:
         uses = [place.down_bias for place in self.ffn.places if place.down_bias is not None]
         if uses:
-            editor.replace_(uses, bias.reshape(self._vector(uses[0]).shape))
+            editor.replace_(uses, self.shaped_down_bias(bias))
             return
         down = self.ffn.down
-        column = bias.reshape(-1, *[1] * (-down.out_axis - 1))
-        editor.add_after_([place.down.node for place in self.ffn.places], column, down.weight.data_type)
+        nodes = [place.down.node for place in self.ffn.places]
+        editor.add_after_(nodes, self.shaped_down_bias(bias), down.weight.data_type)
