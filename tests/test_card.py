@@ -23,6 +23,8 @@ def facts(**changes) -> BundleFacts:
         name='a "name": with # signs',
         mode="slice",
         max_length=8,
+        truncation_side="right",
+        flops_tokens=20,
         labels=("no", "yes"),
         tolerance=1e-4,
         provenance={"data": {"name": "imdb", "sha256": "0" * 64}},
