@@ -72,7 +72,11 @@ Examples:
     help="Train texts to measure and repair neurons on (default 1024, or fewer of 65,536 tokens) and to "
     "verify the export on (default 32).",
 )
-@click.option("--probes", help="Of the anatomy criteria: a text file, one sentence a line. Default: ten.")
+@click.option(
+    "--probes",
+    help="Of the anatomy criteria: a text file, one a line. Default: ten film reviews, or texts of --data for other "
+    "classes.",
+)
 @click.option(
     "--criterion", type=click.Choice(CRITERION_NAMES), help="What neurons are ranked by. Default: obs-gradient."
 )

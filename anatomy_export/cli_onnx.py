@@ -51,7 +51,10 @@ Examples:
     type=click.Path(path_type=Path),
     help="A tokenizer.json, for --data and --criterion anatomy. [default: beside MODEL]",
 )
-@click.option("--probes", help="Of --criterion anatomy: a text file, one sentence a line. [default: ten reviews]")
+@click.option(
+    "--probes",
+    help="Of --criterion anatomy: a text file, one a line. [default: ten reviews, or texts of --data]",
+)
 @click.option(
     "--strong-threshold", type=float, callback=finite, default=0.35, show_default=True, help="Of --criterion anatomy."
 )

