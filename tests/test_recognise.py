@@ -261,6 +261,23 @@ def test_half_precision_loads_as_float32(kind, sliced, tmp_path: Path):
         assert torch.equal(tensor.to(kind).float(), loaded.state_dict()[name]), name
 
 
+def test_a_pooler_that_a_roberta_classifier_does_not_read(tmp_path: Path):
+    """Old ones have it in their files, and transformers loads them without it."""
+    checkpoint = tiny_checkpoint("roberta")
+    saved_dense(checkpoint, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    pooler = {"roberta.pooler.dense.weight": torch.ones(16, 16), "roberta.pooler.dense.bias": torch.ones(16)}
+    save_file(tensors | pooler, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = load_checkpoint(str(tmp_path))
+    assert not loaded.random_head
+    assert torch.equal(loaded.model.classifier.out_proj.weight, checkpoint.model.classifier.out_proj.weight)
+
+
+def test_weights_of_another_kind_beside_the_models_own(bert_directory: Path):
+    save_file({"weight": torch.ones(2, dtype=torch.int8)}, bert_directory / "model_quantized.safetensors")
+    assert not load_checkpoint(str(bert_directory)).random_head
+
+
 def test_shards_load(tmp_path: Path):
     checkpoint = tiny_checkpoint("bert")
     saved_dense(checkpoint, tmp_path)

@@ -28,7 +28,10 @@ BODIES = (
     transformers.MODEL_FOR_MASKED_LM_MAPPING,
     transformers.MODEL_FOR_NEXT_SENTENCE_PREDICTION_MAPPING,
 )
-HARMLESS_EXTRA = re.compile(r"position_ids$|\.attn\.(masked_)?bias$|embeddings\.token_type_ids$")
+HARMLESS_EXTRA = re.compile(
+    r"position_ids$|\.attn\.(masked_)?bias$|embeddings\.token_type_ids$|^roberta\.pooler\.dense\.(weight|bias)$"
+)
+WEIGHT_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin")
 OTHER_HEADS = ("classifier.", "score.", "qa_outputs.", "multiple_choice_head.")
 FLOATS = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
 ADAPTER = "adapter_config.json"
@@ -72,7 +75,8 @@ def refuse_adapter(source: str) -> None:
     if has_file(source, ADAPTER):
         raise AnatomyError(
             f"model {source}: this is a PEFT adapter ({ADAPTER}), not a whole model; next step: load it with peft, "
-            f"merge it into its base (merge_and_unload()) {SAVE_AGAIN}, tokenizer included"
+            f"merge it into its base (merge_and_unload()) {SAVE_AGAIN}, tokenizer included; "
+            f"where that is done, remove {ADAPTER}"
         )
 
 
@@ -229,16 +233,18 @@ def check_stored_types(source: str) -> None:
 
 
 def _stored_types(source: str) -> dict[str, str]:
-    """The type of every tensor in a directory's weights, as they name it; none where a file cannot be read, which
-    loading it then says."""
+    """The type of every tensor in a directory's weights, as they name it.
+
+    A file that cannot be read is left out: loading it says what is wrong.
+    """
     path = Path(source)
+    files = sorted(one for one in path.iterdir() if WEIGHT_FILES.fullmatch(one.name)) if path.is_dir() else []
+    safe = [file for file in files if file.suffix == ".safetensors"]
     types: dict[str, str] = {}
-    if not path.is_dir():
-        return types
-    for file in sorted(path.glob("model*.safetensors")):
+    for file in safe:
         with suppress(OSError, SafetensorError), safe_open(file, "pt") as tensors:
             types |= {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
-    for file in () if types else sorted(path.glob("pytorch_model*.bin")):
+    for file in () if safe else files:
         with suppress(Exception):
             tensors = torch.load(file, map_location="meta", weights_only=True)
             types |= {name: str(one.dtype) for name, one in tensors.items() if isinstance(one, torch.Tensor)}
