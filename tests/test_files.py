@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from anatomy_export import files
 from anatomy_export.errors import AnatomyError
-from anatomy_export.files import require_free, staged_directory, staged_file
+from anatomy_export.files import require_free, sole_writer, staged_directory, staged_file
 
 
 @pytest.mark.parametrize("mark", ["bundle.json", "bench.json", "finetune.json", "provenance.json"])
@@ -129,3 +130,21 @@ def test_an_interruption_as_the_directory_is_made_leaves_nothing(tmp_path: Path,
     with pytest.raises(KeyboardInterrupt), staged(tmp_path / "new" / "target"):
         pytest.fail("the interruption comes first")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("writer", "last"), [(staged_directory, 3), (staged_file, 3), (sole_writer, 2)])
+def test_an_interruption_just_before_the_end_is_held_leaves_nothing(tmp_path: Path, monkeypatch, writer, last):
+    held, calls = files.signals_held, []
+
+    def interrupted():
+        calls.append(len(list(tmp_path.iterdir())))
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return held()
+
+    monkeypatch.setattr(files, "signals_held", interrupted)
+    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "target") as staged:
+        if writer is staged_file:
+            staged.write_text("ours")
+    assert calls[-2] > 0 and len(calls) == last + 1
+    assert [path.name for path in tmp_path.iterdir()] == ([] if writer is sole_writer else ["target"])
