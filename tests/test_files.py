@@ -72,6 +72,31 @@ def test_a_failed_rename_brings_the_old_back(tmp_path: Path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
+@pytest.mark.parametrize("writer", [staged_directory, staged_file])
+def test_what_cannot_be_moved_back_now_comes_back_later(tmp_path: Path, monkeypatch, writer):
+    target = tmp_path / "target"
+    mark = Path("bundle.json" if writer is staged_directory else "")
+    with writer(target) as staged:
+        (staged / mark).write_text("old")
+    rename, calls = os.rename, []
+
+    def failing(source, destination):
+        calls.append(source)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        rename(source, destination)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(os, "rename", failing)
+        with writer(target, True) as staged:
+            (staged / mark).write_text("new")
+    assert not target.exists() and len(calls) == 3
+    with pytest.raises(AnatomyError, match="target exists"), writer(target):
+        pytest.fail("the old one is back")
+    assert (target / mark).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
 def test_files_move_together_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "o.data").write_text("old data")
     with pytest.raises(AnatomyError, match=r"o\.data exists"), staged_file(tmp_path / "o") as staged:
