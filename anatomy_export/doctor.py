@@ -59,7 +59,7 @@ def require_providers(diagnosis: Diagnosis, required: list[str]) -> None:
 
 
 def _threads() -> dict[str, int]:
-    threads = {"affinity": allowed_cpus(), "usable cores": usable_cores()}
+    threads = {"affinity": allowed_cpus(), "usable": usable_cores()}
     if find_spec("torch"):
         import torch
 

@@ -162,6 +162,13 @@ def _claimed(target: Path, kind: str, check: Callable[[], None], *, alone: bool)
     """
     created: list[Path] = []
     claim: Claim | None = None
+
+    def end() -> None:
+        with signals_held():
+            if claim is not None:
+                end_claim(claim)
+            _remove_empty(created)
+
     try:
         with signals_held():
             created = _make_parents(target.parent)
@@ -176,10 +183,11 @@ def _claimed(target: Path, kind: str, check: Callable[[], None], *, alone: bool)
                 claim = make_claim(target, kind)
         yield claim
     finally:
-        with signals_held():
-            if claim is not None:
-                end_claim(claim)
-            _remove_empty(created)
+        try:
+            end()
+        except BaseException:  # a signal that came before it was held
+            end()
+            raise
 
 
 def _require_replaceable(target: Path, force: bool) -> None:

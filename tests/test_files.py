@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from anatomy_export import files
 from anatomy_export.errors import AnatomyError
-from anatomy_export.files import require_free, staged_directory, staged_file
+from anatomy_export.files import require_free, sole_writer, staged_directory, staged_file
 
 
 @pytest.mark.parametrize("mark", ["bundle.json", "bench.json", "finetune.json", "provenance.json"])
@@ -71,6 +72,31 @@ def test_a_failed_rename_brings_the_old_back(tmp_path: Path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
+@pytest.mark.parametrize("writer", [staged_directory, staged_file])
+def test_what_cannot_be_moved_back_now_comes_back_later(tmp_path: Path, monkeypatch, writer):
+    target = tmp_path / "target"
+    mark = Path("bundle.json" if writer is staged_directory else "")
+    with writer(target) as staged:
+        (staged / mark).write_text("old")
+    rename, calls = os.rename, []
+
+    def failing(source, destination):
+        calls.append(source)
+        if len(calls) > 1:
+            raise OSError(5, "Input/output error")
+        rename(source, destination)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(os, "rename", failing)
+        with writer(target, True) as staged:
+            (staged / mark).write_text("new")
+    assert not target.exists() and len(calls) == 3
+    with pytest.raises(AnatomyError, match="target exists"), writer(target):
+        pytest.fail("the old one is back")
+    assert (target / mark).read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
 def test_files_move_together_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "o.data").write_text("old data")
     with pytest.raises(AnatomyError, match=r"o\.data exists"), staged_file(tmp_path / "o") as staged:
@@ -129,3 +155,21 @@ def test_an_interruption_as_the_directory_is_made_leaves_nothing(tmp_path: Path,
     with pytest.raises(KeyboardInterrupt), staged(tmp_path / "new" / "target"):
         pytest.fail("the interruption comes first")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("writer", "last"), [(staged_directory, 3), (staged_file, 3), (sole_writer, 2)])
+def test_an_interruption_just_before_the_end_is_held_leaves_nothing(tmp_path: Path, monkeypatch, writer, last):
+    held, calls = files.signals_held, []
+
+    def interrupted():
+        calls.append(len(list(tmp_path.iterdir())))
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return held()
+
+    monkeypatch.setattr(files, "signals_held", interrupted)
+    with pytest.raises(KeyboardInterrupt), writer(tmp_path / "target") as staged:
+        if writer is staged_file:
+            staged.write_text("ours")
+    assert calls[-2] > 0 and len(calls) == last + 1
+    assert [path.name for path in tmp_path.iterdir()] == ([] if writer is sole_writer else ["target"])

@@ -66,10 +66,11 @@ def make_claim(target: Path, kind: str) -> Claim:
 
 
 def end_claim(claim: Claim) -> None:
-    """The work is over; what still lies in the claim goes."""
+    """The work is over; what still lies in the claim goes, but for an old output that could not be moved back."""
     if claim.lock is not None:
         claim.lock.release()
-    _remove(claim)
+    if not _half_moved(claim):
+        _remove(claim)
 
 
 def live_claims(target: Path) -> list[Claim]:
@@ -116,17 +117,25 @@ def _claims(target: Path) -> Iterator[Claim]:
 
 
 def _bring_back(claim: Claim, target: Path) -> None:
-    """Undo a replacement that was begun and not ended; one that was ended left nothing in `new`."""
-    if not claim.new.is_dir():
+    """Undo a replacement that was begun and not ended."""
+    if not _half_moved(claim):
         return
     if os.path.lexists(claim.old):
         _require_gone(target, claim.old)
         os.rename(claim.old, target)
-    if claim.old_files.is_dir() and any(claim.new.iterdir()):
-        if (claim.old_files / target.name).exists():
-            _require_gone(target, claim.old_files)
-        for path in claim.old_files.iterdir():
-            os.replace(path, target.with_name(path.name))
+        return
+    if (claim.old_files / target.name).exists():
+        _require_gone(target, claim.old_files)
+    for path in claim.old_files.iterdir():
+        os.replace(path, target.with_name(path.name))
+
+
+def _half_moved(claim: Claim) -> bool:
+    """Was something moved away for what still lies in `new`?"""
+    if not claim.new.is_dir():
+        return False
+    files = claim.old_files.is_dir() and any(claim.old_files.iterdir()) and any(claim.new.iterdir())
+    return files or os.path.lexists(claim.old)
 
 
 def _require_gone(target: Path, old: Path) -> None:
