@@ -130,6 +130,12 @@ def test_classify_gives_label_and_probability_without_torch(made_bundle):
         assert float(probability) == pytest.approx(shares.max(), abs=1e-3)
 
 
+def test_classify_prints_one_line_whatever_the_label(bundle):
+    rewrite_manifest(bundle, lambda body: body.update(labels=["a\tb\n", "c\n---"]))
+    [line] = without_torch(bundle / "classify.py", "the film").stdout.splitlines()
+    assert line.split("\t")[0] in ("a b", "c ---")
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "plan.json", "repair.safetensors", "classify.py", "README.md"])
 def test_an_altered_file_is_refused(bundle, name):
     content = bytearray((bundle / name).read_bytes())

@@ -44,4 +44,4 @@ if __name__ == "__main__":
     classify = Classifier(Path(__file__).resolve().parent)
     for sentence in sys.argv[1:] or filter(None, map(str.strip, sys.stdin)):
         label, probability = classify(sentence)
-        print(f"{label}\t{probability:.4f}\t{sentence}")
+        print(f"{' '.join(label.split())}\t{probability:.4f}\t{sentence}")
