@@ -181,6 +181,12 @@ def test_classify_reads_and_writes_utf_8_in_any_locale(made_bundle):
     assert given.decode().rstrip().endswith(f"\t{sentence}")
 
 
+def test_classify_prints_one_line_whatever_the_label(bundle):
+    rewrite_manifest(bundle, lambda body: body.update(labels=["a\tb\n", "c\n---"]))
+    [line] = without_torch(bundle / "classify.py", "the film").stdout.splitlines()
+    assert line.split("\t")[0] in ("a b", "c ---")
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "plan.json", "repair.safetensors", "classify.py", "README.md"])
 def test_an_altered_file_is_refused(bundle, name):
     content = bytearray((bundle / name).read_bytes())

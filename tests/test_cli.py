@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import WORDS, refused, run, tiny_checkpoint
+from conftest import WORDS, files_that_tell, refused, run, tiny_checkpoint
 
 import anatomy_export
 from anatomy_export.cli import export
@@ -117,6 +117,8 @@ def test_finetune_gives_a_new_head_the_classes_of_the_data(bert_directory, tmp_p
     assert results[0].classifier.weight.equal(results[1].classifier.weight), "the seed gives the head again"
     record = json.loads((tmp_path / "one" / "finetune.json").read_text())
     assert (record["recipe"]["seed"], record["test_examples"]) == (3, 12)
+    assert (record["source"], record["data"]) == ({"source": "headless"}, "d.csv")
+    assert files_that_tell(tmp_path / "one", tmp_path) == []
 
 
 def test_finetune_on_names_that_a_model_with_a_head_does_not_have(bert_directory, tmp_path):

@@ -200,6 +200,8 @@ def test_a_graph_of_int32_tokens(method, folder, tmp_path):
     report = json.loads(result.stdout)["precision_report"]
     assert report["accuracy_fp32"] == 1.0
     assert report["size_bytes"] == (tmp_path / "o[1].onnx").stat().st_size
+    assert (report["conversion"]["target_cpu"], report["conversion"]["reduce_range"]) == ("portable", True)
+    assert "note: int8 weights have 7 bits, which every CPU computes right" in result.stderr
 
 
 REFUSED = {

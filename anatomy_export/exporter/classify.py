@@ -53,4 +53,4 @@ if __name__ == "__main__":
             label, probability = classify(sentence)
         except ValueError as error:
             sys.exit(f"Error: {error}")
-        print(f"{label}\t{probability:.4f}\t{sentence}")
+        print(f"{' '.join(label.split())}\t{probability:.4f}\t{sentence}")
