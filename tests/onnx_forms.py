@@ -284,3 +284,11 @@ def fused_conv1d(b: Builder, x: str, w: dict, i: int) -> str:
 
 
 FORMS |= {"fused conv1d": fused_conv1d}
+
+
+def adapted_after_norm(b: Builder, x: str, w: dict, i: int) -> str:
+    """A bottleneck adapter behind the norm of its layer: but for its width, an FFN."""
+    ones, zeros = b.tensor("ones", np.ones(HIDDEN, np.float32)), b.tensor("zeros", np.zeros(HIDDEN, np.float32))
+    x = b.node("LayerNormalization", down(b, b.erf_gelu(up(b, x, w, i)), x, w, i), ones, zeros)
+    narrow = b.node("Relu", b.node("MatMul", x, b.tensor(f"adapter_up{i}", w["W1"].T[:, :3].copy())))
+    return b.node("Add", b.node("MatMul", narrow, b.tensor(f"adapter_down{i}", w["W1"][:3])), x)

@@ -169,6 +169,8 @@ def _own_plan(request: SliceRequest, model: OnnxModel, reader: TextReader | None
         model.refuse_uncut()
     if uncut := model.uncut():
         progress.note(f"note: {uncut}")
+    if narrow := model.narrow():
+        progress.note(f"note: {narrow}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
     with progress.stage(f"rank neurons by {request.criterion}"):
         if reader is not None and request.criterion == "anatomy":
