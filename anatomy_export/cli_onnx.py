@@ -49,7 +49,7 @@ Examples:
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="A tokenizer.json, for --data and --criterion anatomy. [default: beside MODEL]",
+    help="A tokenizer.json, for --data and --criterion anatomy. [default: beside MODEL, or above its onnx/]",
 )
 @click.option("--probes", help="Of --criterion anatomy: a text file, one sentence a line. [default: ten reviews]")
 @click.option(

@@ -11,7 +11,7 @@ from test_onnx_surgery_exports import EXPORTERS
 
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_probes import anatomy_of_graph
-from anatomy_export.exporter.onnx_reader import TextReader
+from anatomy_export.exporter.onnx_reader import TextForm, TextReader
 from anatomy_export.exporter.plan import ratio_plan, read_plan
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.thresholds import preset_setup
@@ -44,6 +44,25 @@ def test_the_graphs_anatomy_is_that_of_torch(family, exported):
     assert rule == RULES[family]
     assert found.fingerprint == expected.fingerprint
     for own, torch_own in zip(found.neuron_similarity, expected.neuron_similarity, strict=True):
+        np.testing.assert_allclose(own, torch_own, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_padding_of_a_fixed_shape_changes_nothing(family, exported, tmp_path):
+    """Three equal rows of 16 tokens; the last of a text's own tokens is no longer the row's last."""
+    checkpoint, folder = exported[family]
+    model = onnx.load(folder / "model.onnx")
+    for value in model.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, (3, 16), strict=True):
+            dim.dim_value = size
+    onnx.save(model, tmp_path / "fixed.onnx")
+    reader = TextReader(folder / "tokenizer.json", TextForm(16, batch=3, tokens=16, pad_token="[PAD]"))
+    assert reader.inputs(PROBES[0])["input_ids"].shape == (3, 16)
+    found, rule = anatomy_of_graph(OnnxModel(tmp_path / "fixed.onnx"), reader, PROBES, strong_threshold=0.35)
+    assert rule == RULES[family]
+    for own, torch_own in zip(
+        found.neuron_similarity, score_anatomy(checkpoint, PROBES).neuron_similarity, strict=True
+    ):
         np.testing.assert_allclose(own, torch_own, atol=2e-5)
 
 

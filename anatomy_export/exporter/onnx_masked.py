@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import ml_dtypes
@@ -29,6 +30,7 @@ SHAPES = ((1, 7), (2, 12), (1, 3))
 VOCABULARY = 1000
 FP32_TOLERANCE = 1e-4
 EPSILONS = 32
+MOST_NUMBERS = 10**7
 MASK = "anatomy_mask"
 
 
@@ -208,6 +210,8 @@ def _inputs(graph: Graph, shape: tuple[int, int], generator: np.random.Generator
         for axis, dim in enumerate(kind.shape.dim):
             free = sizes.setdefault(dim.dim_param or f"{value.name}:{axis}", shape[min(axis, 1)])
             dims.append(dim.dim_value if dim.HasField("dim_value") else free)
+        if prod(dims) > MOST_NUMBERS:
+            raise ValueError(f"input '{value.name}' has the shape {dims}")
         made[value.name] = _value(graph, value.name, dims, generator).astype(
             onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         )
