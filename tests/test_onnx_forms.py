@@ -287,3 +287,11 @@ def test_an_adapter_that_stands_as_an_ffn_does_is_named(tmp_path):
     told = io.StringIO()
     run_slice(replace(request, model=tmp_path / "o.onnx", output=tmp_path / "p.onnx"), Progress(Console(file=told)))
     assert "adapters" not in told.getvalue()
+
+
+@pytest.mark.parametrize("form", ["scaled output", "fused gemm", "einsum into columns", "fused conv1d"])
+def test_a_repair_is_put_where_the_form_takes_it(form, tmp_path):
+    layers, repair = weights(), repair_of()
+    out = cut(form_model(FORMS[form], layers), plan_of(layers), tmp_path, repair)
+    expected = outputs(form_model(FORMS[form], masked(layers, repair=repair)))
+    assert outputs(out) == pytest.approx(expected, abs=1e-5)
