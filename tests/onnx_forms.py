@@ -284,3 +284,28 @@ def fused_conv1d(b: Builder, x: str, w: dict, i: int) -> str:
 
 
 FORMS |= {"fused conv1d": fused_conv1d}
+
+
+def adapted_after_norm(b: Builder, x: str, w: dict, i: int) -> str:
+    """A bottleneck adapter behind the norm of its layer: but for its width, an FFN."""
+    ones, zeros = b.tensor("ones", np.ones(HIDDEN, np.float32)), b.tensor("zeros", np.zeros(HIDDEN, np.float32))
+    x = b.node("LayerNormalization", down(b, b.erf_gelu(up(b, x, w, i)), x, w, i), ones, zeros)
+    narrow = b.node("Relu", b.node("MatMul", x, b.tensor(f"adapter_up{i}", w["W1"].T[:, :3].copy())))
+    return b.node("Add", b.node("MatMul", narrow, b.tensor(f"adapter_down{i}", w["W1"][:3])), x)
+
+
+def scaled_output(b: Builder, x: str, w: dict, i: int, *, bias_last: bool = False) -> str:
+    """As LayerScale and the half steps of a Conformer: a stored vector, then a factor, before the residual."""
+    y = b.node("MatMul", b.erf_gelu(up(b, x, w, i)), b.tensor(f"down{i}", w["W2"]))
+    scale = b.tensor("layer_scale", np.linspace(0.5, 2, HIDDEN, dtype=np.float32))
+    bias = b.tensor(f"b2_{i}", w["b2"])
+    y = b.node("Add", b.node("Mul", scale, y), bias) if bias_last else b.node("Mul", scale, b.node("Add", y, bias))
+    return b.node("Add", x, b.node("Div", y, b.scalar(2.0)))
+
+
+def late_bias(b: Builder, x: str, w: dict, i: int) -> str:
+    return scaled_output(b, x, w, i, bias_last=True)
+
+
+FORMS |= {"scaled output": scaled_output}
+REFUSED |= {"late bias": (late_bias, "its output is multiplied before the bias is added")}

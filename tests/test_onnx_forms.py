@@ -1,5 +1,6 @@
 """Forms of graphs and weights: each is cut to what masking computes, or refused by name."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from onnx_forms import FORMS, REFUSED, adapted, form_model, in_float16, matrix_first, towers
+from onnx_forms import FORMS, REFUSED, adapted, adapted_after_norm, form_model, in_float16, matrix_first, towers
 from onnx_graphs import SPELLINGS, WIDTH, ffn_model, weights
+from rich.console import Console
 from test_onnx_surgery import INPUTS, KEEP, cut, masked, outputs, plan_of, quiet, refused, repair_of
 
 from anatomy_export.errors import AnatomyError
@@ -16,6 +18,7 @@ from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.precision import check_fp16_range, chosen_precision, convert_precision
 from anatomy_export.exporter.slice_job import SliceRequest, run_slice
+from anatomy_export.progress import Progress
 
 
 def dims(model: onnx.ModelProto) -> set[int]:
@@ -272,3 +275,23 @@ def test_towers_with_external_weights(tmp_path):
     stored = onnx.load(out, load_external_data=False).graph.initializer
     assert len(stored) == len(towers(weights()).graph.initializer)
     assert {tensor.data_location for tensor in stored} == {TensorProto.EXTERNAL}
+
+
+def test_an_adapter_that_stands_as_an_ffn_does_is_named(tmp_path):
+    onnx.save(form_model(adapted_after_norm, weights()), tmp_path / "m.onnx")
+    told = io.StringIO()
+    request = SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.7, align=1)
+    run_slice(request, Progress(Console(file=told, width=1000)))
+    message = "note: layer 1 has 3 neurons for 6 outputs, layer 3 has 3 neurons for 6 outputs: if these are adapters"
+    assert message in told.getvalue()
+    told = io.StringIO()
+    run_slice(replace(request, model=tmp_path / "o.onnx", output=tmp_path / "p.onnx"), Progress(Console(file=told)))
+    assert "adapters" not in told.getvalue()
+
+
+@pytest.mark.parametrize("form", ["scaled output", "fused gemm", "einsum into columns", "fused conv1d"])
+def test_a_repair_is_put_where_the_form_takes_it(form, tmp_path):
+    layers, repair = weights(), repair_of()
+    out = cut(form_model(FORMS[form], layers), plan_of(layers), tmp_path, repair)
+    expected = outputs(form_model(FORMS[form], masked(layers, repair=repair)))
+    assert outputs(out) == pytest.approx(expected, abs=1e-5)

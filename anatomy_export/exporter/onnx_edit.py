@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from anatomy_export.exporter.onnx_graph import Constant, Graph, Use
+from anatomy_export.exporter.onnx_graph import SMALL, Constant, Graph, Use
 from anatomy_export.exporter.onnx_tensors import (
     FIRST_IR_WITH_FREE_INITIALIZERS,
     DataFile,
@@ -32,6 +32,7 @@ class Editor:
             self.shapes[value.name].append(value)
         self.names = {*graph.initializers, *graph.producer, *self.shapes, *graph.captured}
         self.let_go: set[str] = set()
+        self.small: dict[tuple, str] = {}
         self.before: dict[int, list[NodeProto]] = {}
         self.after: dict[int, NodeProto] = {}
 
@@ -86,7 +87,8 @@ class Editor:
         return tensor
 
     def _store(self, names: Sequence[str], array: np.ndarray, shared: bool = False) -> str:
-        """Keep `array` under the first of `names`, one for each use, where no other node uses that; else a new one."""
+        """Keep `array` under the first of `names`, one for each use, where no other node uses that; else under a new
+        one, which is that of an equal small array in the place of the same name."""
         graph, name = self.graph, names[0]
         found = graph.constant(name)
         external = found is not None and is_external(found.tensor)
@@ -96,9 +98,15 @@ class Editor:
         alone = len(graph.uses[name]) == names.count(name) and not graph.escapes(name)
         if alone and name in graph.initializers and not shared:
             tensor = graph.initializers[name]
+            self.let_go |= {*names} - {name}
         else:
+            self.let_go |= {*names}
+            key = (name, array.dtype, array.shape, array.tobytes()) if array.size <= SMALL else None
+            if key in self.small:
+                return self.small[key]
             tensor = self._new_tensor(name, data_type, array.shape)
-        self.let_go |= {*names} - {tensor.name}
+            if key is not None:
+                self.small[key] = tensor.name
         self._write(tensor, array, external)
         return tensor.name
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anatomy_export.exporter.onnx_graph import MOST_STEPS, Constant, Graph, Use, attribute, operator
+from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, Use, attribute, operator
 from anatomy_export.exporter.onnx_operators import (
     ELEMENTWISE,
     MS,
@@ -279,18 +279,14 @@ class _Search:
                 raise CannotCutError("the third input of its up-projection is no stored bias of one value a neuron")
             self.constants[own] = -1
             return own
-        biases = [use for use in self.constants if self._at_the_bias(use)]
+        biases = [use for use in self.constants if self._at_the_bias(use) and self._size(use) == up.shape[1]]
         if len(biases) > 1:
             raise CannotCutError("two biases are added to what its up-projection gives")
-        if biases and self._stored(biases[0]).size != up.shape[1]:
-            raise CannotCutError("the bias of its up-projection is no stored vector")
         return biases[0] if biases else None
 
-    def _stored(self, use: Use) -> Constant:
+    def _size(self, use: Use) -> int:
         found = self.graph.constant(self.graph.nodes[use.node].input[use.input])
-        if found is None:
-            raise KeyError(use)
-        return found
+        return 0 if found is None else found.size
 
     def _at_the_bias(self, use: Use) -> bool:
         """Is this where a value is added to the up-projection's output as it is, but for its shape?"""

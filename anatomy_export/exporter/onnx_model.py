@@ -18,7 +18,7 @@ from anatomy_export.exporter.onnx_shared import join_twins, take_apart
 from anatomy_export.exporter.onnx_tensors import all_tensors, external_region, is_external, read_model
 from anatomy_export.exporter.onnx_weights import OnnxFfn
 
-FINGERPRINT = "anatomy.fingerprint"
+FINGERPRINT, WIDTHS = "anatomy.fingerprint", "anatomy.widths"
 MOST_REASONS = 4
 
 
@@ -124,6 +124,18 @@ class OnnxModel:
         if not any(isinstance(entry, Refusal) for entry in self.found):
             return ""
         return f"{len(self.ffns)} FFN{'s' if len(self.ffns) > 1 else ''} found{self._reasons()}"
+
+    def narrow(self) -> str:
+        """Layers with fewer neurons than outputs, as adapters have, in a file that was not cut before; "" for none."""
+        layers = [
+            f"layer {layer} has {ffn.width} neurons for {ffn.hidden} outputs"
+            for layer, ffn in zip(self.places, self.ffns, strict=True)
+            if ffn.width < ffn.hidden
+        ]
+        if not layers or WIDTHS in self.metadata:
+            return ""
+        more = f" and {len(layers) - MOST_REASONS} more" if len(layers) > MOST_REASONS else ""
+        return f"{', '.join(layers[:MOST_REASONS])}{more}: if these are adapters, they are cut as FFNs are"
 
     def _reasons(self) -> str:
         refused = [

@@ -23,13 +23,14 @@ def find_residual(graph: Graph, down: Product) -> tuple[Use | None, int]:
         NotAnFfnError: it is added to none. CannotCutError: its bias is not stored as one vector.
     """
     node = graph.nodes[down.node]
-    name, axis = node.output[0], down.out_axis
-    biases = [(Use(down.node, 2), axis)] if len(node.input) > 2 and node.input[2] else []
+    name, axis, scaled = node.output[0], down.out_axis, False
+    biases = [(Use(down.node, 2), axis, scaled)] if len(node.input) > 2 and node.input[2] else []
     for _ in range(MOST_STEPS):
         uses = graph.uses[name]
         adding = [use for use in uses if _adds_a_residual(graph, use)]
         if adding:
-            bias = _only_bias(graph, down, [*biases, *((use, axis) for use in _skip_bias(graph, adding[0]))])
+            biases += [(use, axis, scaled) for use in _skip_bias(graph, adding[0])]
+            bias = _only_bias(graph, down, biases)
             if bias is None:
                 _check_no_bias_after(graph, graph.nodes[adding[0].node].output[0])
             return bias, adding[0].node
@@ -38,7 +39,9 @@ def find_residual(graph: Graph, down: Product) -> tuple[Use | None, int]:
         use = uses[0]
         kind = operator(graph.nodes[use.node])
         if kind == "Add":
-            biases.append((Use(use.node, 1 - use.input), axis))
+            biases.append((Use(use.node, 1 - use.input), axis, scaled))
+        elif _scales(graph, use):
+            scaled = True
         elif kind == "Transpose":
             axis = _after_transpose(list(attribute(graph.nodes[use.node], "perm", [1, 0])), axis)
         elif kind not in PASSING or use.input or (kind == "Reshape" and axis != -1):
@@ -84,11 +87,21 @@ def _after_transpose(perm: list[int], axis: int) -> int:
     return perm.index(len(perm) + axis) - len(perm)
 
 
-def _only_bias(graph: Graph, down: Product, biases: list[tuple[Use, int]]) -> Use | None:
-    """The one bias, stored along the axis that is given with it; None where there is none."""
+def _scales(graph: Graph, use: Use) -> bool:
+    """Is the value multiplied by, or divided by, what is stored?"""
+    node = graph.nodes[use.node]
+    if operator(node) not in ("Mul", "Div") or (operator(node) == "Div" and use.input):
+        return False
+    return graph.constant(node.input[1 - use.input]) is not None
+
+
+def _only_bias(graph: Graph, down: Product, biases: list[tuple[Use, int, bool]]) -> Use | None:
+    """The one bias, stored along the axis that is given with it and not after a factor; None where there is none."""
     if len(biases) > 1:
         raise CannotCutError("two biases are added to its output")
-    for use, axis in biases:
+    for use, axis, scaled in biases:
+        if scaled:
+            raise CannotCutError("its output is multiplied before the bias is added")
         found = graph.constant(graph.nodes[use.node].input[use.input])
         if found is None or found.size != down.shape[1] or found.along(axis) != down.shape[1]:
             raise CannotCutError("the bias of its output is no stored vector")

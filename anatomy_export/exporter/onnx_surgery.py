@@ -12,7 +12,7 @@ from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_identity import check_file_logits
 from anatomy_export.exporter.onnx_masked import NotRunError, masked_run
-from anatomy_export.exporter.onnx_model import FINGERPRINT, OnnxModel, damage_is_refused
+from anatomy_export.exporter.onnx_model import FINGERPRINT, WIDTHS, OnnxModel, damage_is_refused
 from anatomy_export.exporter.onnx_tensors import DataFile, read_model, without_large_tensors
 from anatomy_export.exporter.onnx_texts import Judge, TextSession
 from anatomy_export.exporter.plan import PrunePlan
@@ -244,7 +244,7 @@ def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) ->
         "anatomy.mode": "slice",
         "anatomy.plan_sha256": plan.sha256,
         "anatomy.source_fingerprint": plan.fingerprint,
-        "anatomy.widths": ",".join(map(str, plan.kept_widths)),
+        WIDTHS: ",".join(map(str, plan.kept_widths)),
         "anatomy.criterion": plan.criterion,
     }
     metadata = {**model.metadata, **new}

@@ -196,6 +196,8 @@ def _own_plan(
         model.refuse_uncut()
     if uncut := model.uncut():
         progress.note(f"note: {uncut}")
+    if narrow := model.narrow():
+        progress.note(f"note: {narrow}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
     probes = choose_probes(load_probes(request.probes), config_classes(beside(model.folder, "config.json")), data)
     if request.criterion == "anatomy" and probes.note:
