@@ -43,5 +43,7 @@ def test_what_is_supported_is_tested(row):
         assert name.split("[")[1].rstrip("]") in source, test
     if outcome.startswith("refused"):
         assert message.startswith("`"), what
-    for quoted in re.findall(r"`([^`]+)`", message):
-        assert quoted.replace("\\|", "|") in re.sub(r'"\s*\n\s*f?r?"', "", source).replace('\\"', '"'), (test, quoted)
+    helpers = [ROOT / "tests" / f"{module}.py" for module in re.findall(r"^from (\w+) import", source, re.M)]
+    asked = "".join([source, *(helper.read_text(encoding="utf-8") for helper in helpers if helper.is_file())])
+    joined = re.sub(r'"\s*\n\s*f?r?"', "", asked).replace('\\"', '"')
+    assert all(quoted.replace("\\|", "|") in joined for quoted in re.findall(r"`([^`]+)`", message)), (test, message)

@@ -188,6 +188,10 @@ def test_a_file_whose_recorded_shapes_never_agreed(tmp_path):
         onnx.checker.check_model(model, full_check=True)
     out = cut(model, plan_of(weights()), tmp_path)
     assert outputs(out) == pytest.approx(outputs(ffn_model("plain", masked(weights()))), abs=1e-5)
+    told = io.StringIO()
+    request = SliceRequest(tmp_path / "in.onnx", tmp_path / "o.onnx", tmp_path / "plan.json")
+    run_slice(request, Progress(Console(file=told, width=1000)))
+    assert "in.onnx is not valid ONNX, before the cut as after ([ShapeInferenceError]" in told.getvalue()
 
 
 LOW = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}

@@ -48,7 +48,7 @@ def test_ways_from_one_calibration(family_name):
     assert plain.widths == repaired.widths == [12, 12, 12]
     assert plain.plan.layers == repaired.plan.layers and repaired.repair is not None
     assert sum(other.widths) == 54
-    assert isinstance(refused, Refused) and "allocation 'none' does not exist" in refused.reason
+    assert isinstance(refused, Refused) and "allocation is 'none', expected one of uniform" in refused.reason
     dense = class_probabilities(checkpoint, checkpoint.model, TEXTS)
     assert isinstance(whole, Pruned)
     np.testing.assert_allclose(class_probabilities(checkpoint, whole.model, TEXTS), dense, atol=1e-6)
