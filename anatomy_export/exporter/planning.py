@@ -157,6 +157,7 @@ def _scored(planning: Planning) -> tuple[Anatomy, ThresholdSetup]:
             planning.probes.texts,
             strong_threshold=planning.options.strong_threshold,
             max_length=planning.max_length,
+            cut_off=planning.probes.cut_off,
             identity=planning.identity,
         )
         return anatomy, _setup(planning)

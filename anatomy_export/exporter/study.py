@@ -98,8 +98,13 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
     if probes.note:
         progress.note(probes.note)
     with progress.stage("score the anatomy"):
-        strong = request.strong_threshold
-        anatomy = score_anatomy(checkpoint, probes.texts, strong_threshold=strong, max_length=max_length)
+        anatomy = score_anatomy(
+            checkpoint,
+            probes.texts,
+            strong_threshold=request.strong_threshold,
+            max_length=max_length,
+            cut_off=probes.cut_off,
+        )
     settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
     settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
