@@ -257,7 +257,8 @@ def test_a_conversion_that_ruins_the_model_writes_nothing(bert_directory, data_f
         return {}
 
     lines = data_file.read_text().splitlines()
-    data_file.write_text("\n".join([lines[0], *(f"{line.rsplit(',', 1)[0]},1" for line in lines[1:])]) + "\n")
+    rows = [f"{line.rsplit(',', 1)[0]},1" for line in lines[1:]]
+    data_file.write_text("\n".join([lines[0], *rows, "of another class,0"]) + "\n")
     monkeypatch.setattr(checks, "convert_precision", ruin)
     output = tmp_path / "out" / "o"
     arguments = ["--model", bert_directory, "--data", data_file, "--keep-ratio", "1", "--align", "1"]
