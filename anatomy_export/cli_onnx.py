@@ -129,7 +129,7 @@ def _table(result) -> Table:
         dense, pruned = (100 * one for one in result.accuracy)
         table.add_row("accuracy, %", f"{dense:.2f}", f"{pruned:.2f}", f"{pruned - dense:+.2f} points")
     if result.judged is not None:
-        agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts of validation"
+        agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts of test"
         alone = (f"{100 * one:.2f}" for one in (result.judged.accuracy_fp32, result.judged.accuracy))
         table.add_row(f"{result.precision} alone", *alone, agreed)
     return table

@@ -54,6 +54,11 @@ class Probes:
     origin: str
     note: str = ""
 
+    @property
+    def cut_off(self) -> bool:
+        """Are those that are too long for the model cut off, as other texts of the data are? Else they are refused."""
+        return self.origin == FROM_DATA
+
 
 def choose_probes(given: tuple[str, ...] | None, class_names: Sequence[str], data: Dataset | None) -> Probes:
     """Those that were given, else the built-in film reviews, or texts of the data for a model of other classes."""

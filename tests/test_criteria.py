@@ -20,10 +20,11 @@ from anatomy_export.exporter.criteria.obs import gradient_removal, removal_damag
 from anatomy_export.exporter.measure import NeuronScores, choose_widths, kept_neurons, measure
 from anatomy_export.exporter.planning import Planning, choose_neurons
 from anatomy_export.exporter.request import ScoreOptions
-from anatomy_export.exporter.score import model_fingerprint, score_anatomy
+from anatomy_export.exporter.score import model_identity, score_anatomy
 from anatomy_export.exporter.statistics import dense_statistics
 from anatomy_export.exporter.thresholds import preset_setup
 from anatomy_export.models import model_blocks
+from anatomy_export.probes import FROM_FILE, Probes
 from anatomy_export.progress import Progress
 
 TEXTS = ("the film is good", "awful", "a very bad story", "I walked out of cinema", "a great plot", "not good")
@@ -202,11 +203,12 @@ def test_a_plan_asks_for_the_damage_that_it_needs(options, asked, monkeypatch):
     assert given == [asked]
 
 
-def planning_of(options: ScoreOptions, probes: tuple[str, ...] = ("a " * 200,)) -> Planning:
+def planning_of(options: ScoreOptions) -> Planning:
     """Of probes that are longer than the model takes."""
     checkpoint, examples = tiny_checkpoint("bert"), Examples(tuple(TEXTS) * 4, tuple(LABELS) * 4)
     data = Dataset("data", examples, examples, examples, ("no", "yes"))
-    return Planning(checkpoint, data, probes, options, 32, model_fingerprint(checkpoint.model), Progress())
+    probes = Probes(("a " * 200,), FROM_FILE)
+    return Planning(checkpoint, data, probes, options, 32, model_identity(checkpoint.model), Progress())
 
 
 def test_probes_are_read_only_where_the_criterion_is_of_the_anatomy():

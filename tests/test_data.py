@@ -178,6 +178,12 @@ def test_a_quote_that_takes_in_other_rows_is_told(tmp_path: Path):
     assert "1 texts hold a label and a line end, as rows do, first in row 6: is a quote not closed?" in data.notes
 
 
+def test_where_rows_do_not_end_by_quotes_none_is_missed(tmp_path: Path):
+    rows = [{"text": f"scores {index}: 3,1\nfull time", "label": str(index % 2)} for index in range(30)]
+    data = load_dataset(written(tmp_path, "d.jsonl", "\n".join(map(json.dumps, rows))))
+    assert not any("is a quote not closed?" in note for note in data.notes)
+
+
 def test_columns_that_are_not_read_are_named(tmp_path: Path):
     path = tmp_path / "d.csv"
     ROWS.assign(text_b="more", source="web").to_csv(path, index=False)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 from conftest import run
-from report_inputs import write_bench, write_score, write_study
+from report_inputs import write_bench, write_score
 from rich.console import Console
 
 from anatomy_export.bench.tables import bench_markdown
@@ -16,7 +16,6 @@ from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.names import markdown_text
 from anatomy_export.progress import Progress
 from anatomy_export.report.job import figures_of
-from anatomy_export.report.page import report_page
 from anatomy_export.report.reading import read_sources
 from anatomy_export.report.static import static_figure
 
@@ -89,15 +88,13 @@ def test_a_table_on_the_terminal_is_text(capsys):
 
 @pytest.mark.parametrize("name", ["<script>alert(1)", "[x]", "a|b", "$\\frac$ $", "_a_"])
 def test_a_report_shows_names_as_text(name, tmp_path):
-    study, score = write_study(tmp_path / name / "study", layers=3, width=16), write_score(tmp_path / name, layers=3)
+    score = write_score(tmp_path / name, layers=3)
     body = json.loads((score / "anatomy.json").read_text())
     (score / "anatomy.json").write_text(json.dumps({**body, "model": name, "family": name}))
-    sources = read_sources([study, score])
-    figures = [figure for source in sources for figure in figures_of(source)]
-    page = report_page(sources, figures, name)
-    assert "<script>alert" not in page
-    done = run("report", study, score, "--output", tmp_path / "r.html", "--figures", tmp_path / "figures")
+    figures = ("--figures", tmp_path / "figures", "--formats", "svg")
+    done = run("report", score, "--output", tmp_path / "r.html", "--title", name, *figures)
     assert done.exit_code == 0, done.stderr
+    assert "<script>alert" not in (tmp_path / "r.html").read_text()
     assert f"({markdown_text(name)})" in (tmp_path / "figures" / "figures.md").read_text()
 
 

@@ -88,7 +88,10 @@ def test_score_tells_no_place(bert_directory, tmp_path):
 
 def test_a_report_tells_no_place(tmp_path):
     """Not where its sources lie, and not the path by which an earlier release recorded a model."""
-    directories = [write_study(tmp_path / "a" / "study"), write_score(tmp_path / "b" / "study")]
+    directories = [
+        write_study(tmp_path / "a" / "study", layers=3, width=16),
+        write_score(tmp_path / "b" / "study", layers=3),
+    ]
     for directory in directories:
         body = json.loads((directory / "anatomy.json").read_text())
         (directory / "anatomy.json").write_text(json.dumps({**body, "model": "/home/someone/reviews"}))

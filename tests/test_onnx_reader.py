@@ -193,3 +193,9 @@ def test_a_fixed_graph_is_judged_as_the_free_one(batch, tmp_path, tokenizer):
 def test_a_graph_of_no_text_is_still_cut(tmp_path):
     onnx.save(ffn_model(), tmp_path / "m.onnx")
     assert run_slice(SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.5), quiet()).output
+
+
+def test_weights_are_ranked_whatever_the_config_says_of_classes(tmp_path):
+    onnx.save(ffn_model(), tmp_path / "m.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {"5": "a"}}))
+    assert run_slice(SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.5), quiet()).output

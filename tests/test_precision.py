@@ -21,7 +21,7 @@ from anatomy_export.exporter.precision import (
     unpack_attention_,
 )
 from anatomy_export.exporter.request import ExportRequest
-from anatomy_export.exporter.target_cpu import needs_reduced_range, saturates
+from anatomy_export.exporter.target_cpu import int8_weights, needs_reduced_range, saturates
 from anatomy_export.progress import Progress
 
 METADATA = {"anatomy.fingerprint": "f" * 64, "anatomy.plan_sha256": "p"}
@@ -126,6 +126,13 @@ def test_flags_that_are_not_known_say_nothing_of_saturation():
     assert saturates([], "arm64") is False
 
 
+def test_the_same_cpu_is_recorded_the_same():
+    """A system lists its flags as a set: their order would make every cached file another one."""
+    flags = ["fma", "avx512_vnni", "avx2", "avx_vnni"]
+    assert int8_weights("native", flags) == int8_weights("native", flags[::-1])
+    assert int8_weights("native", flags)["cpu_flags"] == "avx512_vnni avx_vnni"
+
+
 def largest_weight(path) -> int:
     tensors = [onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
     return max(int(np.abs(one.astype(int)).max()) for one in tensors if one.dtype == np.int8 and one.ndim == 2)
@@ -140,7 +147,7 @@ def test_int8_weights_are_right_on_every_cpu_unless_they_are_for_this_one(fp32, 
     wanted = chosen_precision("int8", int8=WAYS[way].int8, target_cpu=target_cpu)
     how = convert_precision(source, tmp_path / "m.onnx", wanted, calibration, flags=["avx512f", "avx512_vnni"])
     assert (how["target_cpu"], how["reduce_range"]) == (target_cpu or "portable", bits == 7)
-    assert how.get("cpu_flags") == ("avx512f avx512_vnni" if target_cpu == "native" else None)
+    assert how.get("cpu_flags") == ("avx512_vnni" if target_cpu == "native" else None)
     assert (largest_weight(tmp_path / "m.onnx") <= 64) is (bits == 7)
     metadata = {one.key: one.value for one in onnx.load(tmp_path / "m.onnx").metadata_props}
     assert metadata["anatomy.target_cpu"] == f"{target_cpu or 'portable'}, {bits}-bit weights"
@@ -250,7 +257,8 @@ def test_a_conversion_that_ruins_the_model_writes_nothing(bert_directory, data_f
         return {}
 
     lines = data_file.read_text().splitlines()
-    data_file.write_text("\n".join([lines[0], *(f"{line.rsplit(',', 1)[0]},1" for line in lines[1:])]) + "\n")
+    rows = [f"{line.rsplit(',', 1)[0]},1" for line in lines[1:]]
+    data_file.write_text("\n".join([lines[0], *rows, "of another class,0"]) + "\n")
     monkeypatch.setattr(checks, "convert_precision", ruin)
     output = tmp_path / "out" / "o"
     arguments = ["--model", bert_directory, "--data", data_file, "--keep-ratio", "1", "--align", "1"]

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import run, saved_dense, tiny_checkpoint
 
@@ -60,6 +61,20 @@ def topics_directory(tmp_path):
     checkpoint.model.config.id2label = {0: "sports", 1: "food"}
     checkpoint.model.config.label2id = {"sports": 0, "food": 1}
     return saved_dense(checkpoint, tmp_path / "topics")
+
+
+@pytest.mark.parametrize("command", ["pareto", "study"])
+def test_texts_of_the_data_are_cut_off_where_they_are_too_long(command, topics_directory, tmp_path):
+    """As all of its texts are; what the user gave as a probe is refused."""
+    words = np.random.default_rng(0).choice(["good", "bad", "film", "plot"], (60, 80))
+    rows = "".join(f"{' '.join(row)},{TOPICS[index % 2]}\n" for index, row in enumerate(words))
+    (tmp_path / "d.csv").write_text("text,label\n" + rows)
+    few = {"pareto": ("--criteria", "anatomy", "--compensate", "none"), "study": ("--seeds", "0")}[command]
+    arguments = ("--data", tmp_path / "d.csv", "--removed", "0.1", *few, "--output", tmp_path / "o", "--json")
+    result = run(command, "--model", topics_directory, *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "of film reviews, as the built-in probes are: its anatomy is read from 10 train texts" in result.stderr
+    assert "have more than 66 tokens" in result.stderr
 
 
 def test_the_plan_records_where_the_probes_are_from(topics_directory, tmp_path):

@@ -94,7 +94,7 @@ def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
     accuracy = json.loads(result.stdout)["accuracy"]
     assert accuracy["pruned"] == accuracy_of(folder, tmp_path / "o.onnx")
     assert accuracy["dense"] == dense_accuracy(folder)
-    assert report["texts"] == 40, "not the validation split"
+    assert (report["texts"], report["gate"]["texts"]) == (80, 40)
     assert report["size_bytes"] == (tmp_path / "o.onnx").stat().st_size
     assert report["size_bytes_fp32"] == (folder / "fp32.onnx").stat().st_size
     assert "not measured" not in result.stderr
@@ -103,7 +103,7 @@ def test_accuracy_is_that_of_both_files(precision, least, folder, tmp_path):
 def test_the_table_shows_it(folder, tmp_path):
     result = lowered(folder, tmp_path / "o.onnx", "fp16", "--data", folder / "texts.csv", "--eval-examples", "20")
     assert "accuracy, %" in result.stdout and "fp16 alone" in result.stdout
-    assert "the same class on 40 texts of validation" in " ".join(result.stdout.split())
+    assert "the same class on 20 texts of test" in " ".join(result.stdout.split())
 
 
 def test_what_the_cut_itself_costs(folder, tmp_path):
@@ -119,7 +119,7 @@ def test_too_great_a_drop_is_refused(folder, tmp_path):
     """The labels are the fp32 file's own classes, so that each class that int8 changes is a loss."""
     arguments = ("int8", "--data", folder / "texts.csv", "--eval-examples", "80", "--max-precision-drop")
     allowed = lowered(folder, tmp_path / "o.onnx", *arguments, "100", "--json")
-    lost = 100 * (1 - json.loads(allowed.stdout)["precision_report"]["accuracy"])
+    lost = 100 * (1 - json.loads(allowed.stdout)["precision_report"]["gate"]["accuracy"])
     assert lost > 0, "no class changed, so that nothing is tested"
     refused = lowered(folder, tmp_path / "none.onnx", *arguments, f"{lost - 0.01:.4f}")
     assert refused.exit_code == 1
@@ -289,8 +289,8 @@ def test_the_limit_is_decided_on_validation(decides, folder, tmp_path):
         assert result.exit_code == 1 and "int8 loses 100.00 points of accuracy" in result.stderr
         return
     assert result.exit_code == 0, result.stderr
-    body = json.loads(result.stdout)
-    assert (body["precision_report"]["accuracy"], body["accuracy"]["pruned"]) == (1.0, 0.0)
+    report = json.loads(result.stdout)["precision_report"]
+    assert (report["gate"]["accuracy"], report["accuracy"]) == (1.0, 0.0)
 
 
 def test_without_validation_texts_a_limit_is_refused_and_the_default_is_judged_on_test(folder, tmp_path):

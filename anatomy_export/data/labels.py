@@ -138,8 +138,8 @@ def _refuse_strangers(
         else:
             what = f"label '{label}' is neither a class number from 0 nor one of the model's labels ({known})"
         raise row_error(path, row, what, RENAME)
+    other = next(label for label in rows if not by_name[label])
     for label, row in rows.items():
-        other = next((one for one in rows if not by_name[one]), label)
         if label not in by_number:
             raise row_error(
                 path, row, f"label '{label}' is a name of the model's, '{other}' (row {rows[other]}) a number", RENAME

@@ -41,7 +41,7 @@ def labelled_file(
     notes = [
         *table.notes,
         *_not_read(table, columns),
-        *_swallowed(table, text_column, label_column),
+        *(_swallowed(table, text_column, label_column) if table.path.suffix.lower() == ".csv" else ()),
         describe_labels(labels.ids, labels.names, labels.reading),
         *repetition_notes(rows, splits, given is not None),
     ]
@@ -80,7 +80,7 @@ def _texts(table: Table, name: str) -> list[str]:
 
 
 def _swallowed(table: Table, text_column: str, label_column: str) -> list[str]:
-    """A note on texts that hold the end of another row: a field's separator, a label and a line end."""
+    """A note on texts of a CSV file that hold the end of another row: a separator, a label and a line end."""
     labels = {str(cell) for cell in table.column(label_column).cells}
     row_end = re.compile(rf"""[,;\t]"?({"|".join(map(re.escape, sorted(labels)))})"?\r?\n""")
     texts = table.column(text_column)

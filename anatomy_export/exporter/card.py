@@ -106,8 +106,8 @@ def model_card(facts: "BundleFacts") -> str:
 # {markdown_text(facts.name)}, {facts.mode}
 
 A text classifier with {len(facts.labels)} classes ({labels}), pruned without training and verified
-against torch (tolerance {facts.tolerance:g} absolute). Criterion: {markdown_text(facts.criterion)}. Sequences up to
-{facts.max_length} tokens. {_precision_sentence(facts)}
+against torch (tolerance {facts.tolerance:g}, times the largest logit where that exceeds 1).
+Criterion: {markdown_text(facts.criterion)}. Sequences up to {facts.max_length} tokens. {_precision_sentence(facts)}
 
 | | dense | pruned |
 |---|---|---|

@@ -9,6 +9,7 @@ import numpy as np
 
 from anatomy_export.data import Dataset, Examples
 from anatomy_export.exporter.evaluate import EVALUATION_BATCH, OnnxClassifier, save_ort_format
+from anatomy_export.exporter.onnx_tensors import file_bytes
 from anatomy_export.exporter.plan import PrunePlan
 from anatomy_export.exporter.precision import (
     RANGE_TEXTS,
@@ -122,7 +123,7 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
         AnatomyError: the conversion failed. VerifyError: it loses more accuracy than is allowed.
     """
     wanted, path = job.request.precision, job.staging / "model.onnx"
-    size = onnx_bytes(job.staging)
+    size = file_bytes(path)
     calibration = _text_inputs(job) if wanted.calibrated and job.data else ()
     with job.progress.stage(f"convert to {wanted.name}"):
         made = job.staging / ".precision" / path.name
@@ -147,7 +148,7 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
         classes=classes,
         expected=expected,
         labels=None if examples is None else np.array(examples.labels),
-        size_bytes=onnx_bytes(job.staging),
+        size_bytes=file_bytes(path),
         size_bytes_fp32=size,
         gate=gate,
     )
@@ -200,8 +201,3 @@ def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
         found = {"model.ort": logits_of(loaded.run, job.batches)}
         tolerance = REFERENCE_TOLERANCE[job.request.precision.name]
         VerifyReport(compare_all("model.onnx", expected, found, job.batches, tolerance)).raise_for_failures()
-
-
-def onnx_bytes(directory: Path) -> int:
-    """Size of a directory's model.onnx, external weights included, in bytes."""
-    return sum(path.stat().st_size for path in directory.glob("model.onnx*"))

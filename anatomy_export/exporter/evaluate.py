@@ -7,6 +7,7 @@ import numpy as np
 
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.models.text_lengths import padded_batches
 
 EVALUATION_BATCH = 32
 
@@ -33,19 +34,14 @@ class OnnxClassifier:
         return self.session.run(["logits"], arrays)[0]
 
     def logits(self, texts: Sequence[str], batch_size: int = EVALUATION_BATCH) -> np.ndarray:
-        """Logits (len(texts), classes) in the order of `texts`; batches are made of texts of like length."""
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        parts = []
-        for start in range(0, len(order), batch_size):
-            batch = [texts[index] for index in order[start : start + batch_size]]
-            parts.append(
-                self.run(
-                    self.tokenizer(
-                        batch, padding=True, truncation=True, max_length=self.max_length, return_tensors="np"
-                    )
-                )
-            )
-        ordered = np.concatenate(parts)
+        """Logits (len(texts), classes) in the order of `texts`; see `padded_batches`, of at most `batch_size` texts."""
+        batches = padded_batches(self.tokenizer, texts, self.max_length, most_texts=batch_size, tensors="np")
+        order: list[int] = []
+        rows = []
+        for index, inputs in batches:
+            order += index
+            rows.append(self.run(inputs))
+        ordered = np.concatenate(rows)
         result = np.empty_like(ordered)
         result[order] = ordered
         return result

@@ -79,7 +79,7 @@ def prune_ways(
 ) -> Iterator[Pruned | Refused]:
     """Prune by each way in turn; one calibration pass over `examples` seeded texts of `train` serves all.
 
-    `examples` as in `calibration_sample`.
+    `examples` as in `calibration_sample`. Probes are cut off at `max_length` tokens.
 
     Raises:
         AnatomyError: too little calibration text, or labels are missing that a criterion needs.
@@ -92,7 +92,7 @@ def prune_ways(
     anatomical = any(find_criterion(way.criterion).needs_anatomy for way in ways)
     context = Context(
         seed=seed,
-        anatomy=score_anatomy(checkpoint, probes, max_length=max_length) if anatomical else None,
+        anatomy=score_anatomy(checkpoint, probes, max_length=max_length, cut_off=True) if anatomical else None,
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )

@@ -45,7 +45,7 @@ class RecordedLogits:
             sequences: which of the recorded ones these are; None for all.
             probabilities: `found` are the softmax of the logits.
         """
-        recorded = _softmax(np.array(self.logits)) if probabilities else np.array(self.logits)
+        recorded = softmax(np.array(self.logits)) if probabilities else np.array(self.logits)
         rows = list(range(len(recorded)) if sequences is None else sequences)
         expected = recorded[rows]
         if found.shape != expected.shape:
@@ -109,9 +109,10 @@ def spread_ids(vocab_size: int, pad_token_id: int | None, max_positions: int) ->
     ]
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (…, classes) of logits."""
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
 def read_recorded(value) -> RecordedLogits | None:

@@ -17,7 +17,7 @@ def check_file_logits(model: OnnxModel, recorded: RecordedLogits, progress: Prog
     A note says where they cannot be compared: another precision, no ONNX Runtime, a graph that refuses such sequences.
     Those that it takes are compared; probabilities are compared as such.
     """
-    if not all(ffn.is_float32 for ffn in model.ffns):
+    if not model.is_float32:
         progress.note(f"note: {model.path.name} is not float32, {UNCOMPARED}")
         return
     try:

@@ -25,10 +25,10 @@ from anatomy_export.exporter.onnx_weights import OnnxFfn
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan
 from anatomy_export.exporter.precision import Batch
 from anatomy_export.exporter.repair import LayerRepair, Repair
+from anatomy_export.exporter.tolerance import TOLERANCE, scaled_tolerance
 
 SHAPES = ((1, 7), (2, 12), (1, 3))
 VOCABULARY = 1000
-FP32_TOLERANCE = 1e-4
 EPSILONS = 32
 MOST_NUMBERS = 10**7
 MASK = "anatomy_mask"
@@ -65,7 +65,8 @@ class MaskedRun:
             ) from error
         for expected, found in zip(self.outputs, computed, strict=True):
             for name, value in expected.items():
-                difference, limit = _difference(value, found[name]), self.tolerance * max(1.0, _scale(value))
+                difference = _difference(value, found[name])
+                limit = scaled_tolerance(value[np.isfinite(value)], self.tolerance)
                 if difference > limit:
                     raise AnatomyError(
                         f"the cut file is not the model with the same neurons masked: its output '{name}' differs by "
@@ -115,7 +116,7 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
 def _tolerance(model: OnnxModel) -> float:
     """A share of an output: rounding in the coarsest type of the FFNs."""
     kinds = {product.weight.tensor.data_type for ffn in model.ffns for product in (ffn.ffn.up, ffn.ffn.down)}
-    return max(FP32_TOLERANCE, *(EPSILONS * float(ml_dtypes.finfo(FLOAT_TYPES[kind]).eps) for kind in kinds))
+    return max(TOLERANCE, *(EPSILONS * float(ml_dtypes.finfo(FLOAT_TYPES[kind]).eps) for kind in kinds))
 
 
 def _difference(expected: np.ndarray, found: np.ndarray) -> float:
@@ -125,10 +126,6 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
     compared = np.isfinite(expected)
     differences = np.abs(expected[compared].astype(np.float64) - found[compared].astype(np.float64))
     return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
-
-
-def _scale(value: np.ndarray) -> float:
-    return float(np.abs(value[np.isfinite(value)].astype(np.float64)).max(initial=0.0))
 
 
 def _session(graph: str | bytes, weights: dict | None = None):

@@ -7,6 +7,7 @@ multiplied there. Poolers and heads are none: nothing is added to what they give
 
 import heapq
 from dataclasses import dataclass, replace
+from math import prod
 
 from onnx import NodeProto, TensorProto
 
@@ -92,7 +93,7 @@ class _Flow:
     def _stored(self, node: NodeProto) -> TensorProto | None:
         """The largest stored tensor of two axes or more that a node's inputs hold, whatever it is stored as."""
         left = [name for name in node.input if name and name not in self.graph.computed]
-        largest: TensorProto | None = None
+        stored: list[TensorProto] = []
         for _ in range(MOST_VALUES):
             if not left:
                 break
@@ -101,9 +102,9 @@ class _Flow:
             if tensor is None and maker is not None:
                 tensor = constant_tensor(self.graph.nodes[maker])
                 left += [one for one in self.graph.nodes[maker].input if one and one not in self.graph.computed]
-            if tensor is not None and len(tensor.dims) > 1 and (largest is None or _size(tensor) > _size(largest)):
-                largest = tensor
-        return largest
+            if tensor is not None and len(tensor.dims) > 1:
+                stored.append(tensor)
+        return max(stored, key=lambda tensor: prod(tensor.dims), default=None)
 
     def _source(self, index: int) -> _Source | None:
         """What feeds a product; None where that is more than other products, or values are mixed on the way."""
@@ -193,10 +194,3 @@ class _Flow:
             return f"the {split.op_type} '{split.name or split.output[0]}' parts its neurons (a gated FFN?)"
         kinds = sorted({operator(nodes[one]) for one in (*source.products, *source.between, index)})
         return f"from '{first.name or first.output[0]}' on it is written as none that is known ({', '.join(kinds)})"
-
-
-def _size(tensor: TensorProto) -> int:
-    size = 1
-    for dim in tensor.dims:
-        size *= dim
-    return size

@@ -37,8 +37,8 @@ class LayerCut:
 @dataclass(frozen=True)
 class SliceResult:
     """What was cut. Before and after: `size_bytes` of the file and its external data, `accuracy` as a fraction, None
-    where there is nothing to measure it on. `judged`: what the precision cost on validation. `max_abs_error`: how far
-    outputs of the fp32 cut are at most from the model with the same neurons masked, None where it was not run."""
+    where there is nothing to measure it on. `judged`: what the precision cost. `max_abs_error`: how far outputs of
+    the fp32 cut are at most from the model with the same neurons masked, None where it was not run."""
 
     output: Path | None
     layers: tuple[LayerCut, ...]
@@ -118,7 +118,9 @@ def slice_onnx(
                 )
             else:
                 fingerprint, max_error = _cut_and_write(model, plan, repair, staged, progress)
-            if judge is not None:
+            if judged is not None:
+                accuracy = judged.accuracy
+            elif judge is not None:
                 with progress.stage(f"accuracy of the cut model on {len(judge.test)} texts"):
                     accuracy = judge.accuracy(staged, "the cut model")
             after = sum(path.stat().st_size for path in staged.parent.iterdir())
@@ -192,7 +194,7 @@ def _cut_and_convert(
             progress.note(note)
         if judge is None:
             return fingerprint, max_error, None
-        with progress.stage(f"compare {precision.name} with fp32 on {len(judge.validation)} texts"):
+        with progress.stage(f"compare {precision.name} with fp32 on {len(judge.validation) + len(judge.test)} texts"):
             if precision.name == "fp16":
                 check_fp16_range(cut, staged, judge.range_inputs())
             report = judge.report(cut, staged, precision, conversion)

@@ -1,5 +1,6 @@
 """Tensors of an ONNX file, one at a time, wherever their bytes lie; nothing outside the file's directory is read."""
 
+import glob
 import math
 import os
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ class Region:
     path: Path
     offset: int
     length: int
+
+
+def file_bytes(path: Path) -> int:
+    """Size of an ONNX file, external weights beside it included, in bytes; 0 where there is none."""
+    return sum(part.stat().st_size for part in path.parent.glob(f"{glob.escape(path.name)}*"))
 
 
 def read_model(path: Path) -> onnx.ModelProto:

@@ -1,6 +1,5 @@
 """Text through an ONNX file of any origin by ONNX Runtime on the CPU, without torch; what it classifies right."""
 
-import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from anatomy_export.data import Examples
 from anatomy_export.data.labels import class_names
 from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
 from anatomy_export.exporter.onnx_reader import TextReader, read_settings
+from anatomy_export.exporter.onnx_tensors import file_bytes
 from anatomy_export.exporter.precision import (
     RANGE_TEXTS,
     Batch,
@@ -135,8 +135,8 @@ class Judge:
             classes=classes,
             expected=expected_classes,
             labels=np.array(self.test.labels),
-            size_bytes=_size_bytes(made),
-            size_bytes_fp32=_size_bytes(fp32),
+            size_bytes=file_bytes(made),
+            size_bytes_fp32=file_bytes(fp32),
             gate=precision_gate(precision, classes=judged, expected=expected, labels=np.array(self.validation.labels)),
         )
 
@@ -156,8 +156,3 @@ class Judge:
                 f"label {largest} is out of range for {count} classes, numbered from 0; next step: check --label-column"
             )
         return np.stack([rows[0] for rows in logits]).argmax(-1)
-
-
-def _size_bytes(path: Path) -> int:
-    """External weights included."""
-    return sum(one.stat().st_size for one in path.parent.glob(f"{glob.escape(path.name)}*"))

@@ -11,6 +11,7 @@ from anatomy_export import __version__
 from anatomy_export.data import Examples
 from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.calibrate import calibration_sample
+from anatomy_export.exporter.criteria import find_criterion
 from anatomy_export.exporter.frontier import (
     Pruned,
     Refused,
@@ -23,7 +24,7 @@ from anatomy_export.exporter.predictions import class_probabilities, compare_pre
 from anatomy_export.exporter.request import DataOptions
 from anatomy_export.exporter.resumable import PARETO, ResultFile
 from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.exporter.source_data import load_source_data
+from anatomy_export.exporter.source_data import load_source_data, model_classes
 from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import (
@@ -103,7 +104,7 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         if "widths" in one:
             one["speedup"] = table.speedup(one["widths"], widths)
     body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(table)}
-    probes = choose_probes(None, data.label_names, data)
+    probes = choose_probes(None, model_classes(checkpoint, source.name), data)
     job = _Job(request, checkpoint, data.train, probes, max_length, settings["calibration_examples"], progress)
     todo = [way for way in request.ways() if way.name not in results]
     dense = job.dense(data.validation)
@@ -143,7 +144,7 @@ class _Job:
         """What each way gives on `texts`, by its name."""
         if not ways:
             return
-        if self.probes.note and any(way.criterion.startswith("anatomy") for way in ways):
+        if self.probes.note and any(find_criterion(way.criterion).needs_anatomy for way in ways):
             self.progress.note(self.probes.note)
         widths = [block.width for block in model_blocks(self.checkpoint.model)]
         with self.progress.bar(title, len(ways)) as tick:

@@ -14,7 +14,6 @@ from anatomy_export.exporter.checks import (
     Job,
     masked_logits,
     measure_accuracy,
-    onnx_bytes,
     ship_precision,
     verify_export,
     write_ort_format,
@@ -24,6 +23,7 @@ from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.flops import count_flops, ffn_flops_token
 from anatomy_export.exporter.identity import UNRECORDED
 from anatomy_export.exporter.onnx_export import export_onnx, operator_counts, require_exporter
+from anatomy_export.exporter.onnx_tensors import file_bytes
 from anatomy_export.exporter.plan import read_plan
 from anatomy_export.exporter.planning import Planning, choose_neurons, resolve_options
 from anatomy_export.exporter.prune import check_plan_fits, mask_neurons_, slice_neurons
@@ -137,7 +137,7 @@ def _export_verify_bundle(job: Job, target: Path) -> ExportResult:
         report = verify_export(job, expected, pruned, onnx, dense_onnx)
         report.raise_for_failures()
     report = VerifyReport(report.comparisons, *measure_accuracy(job, onnx, dense_onnx))
-    dense_size = onnx_bytes(staging if request.mode == "dense" else job.dense_path.parent)
+    dense_size = file_bytes(staging / "model.onnx" if request.mode == "dense" else job.dense_path)
     if request.precision.converts:
         onnx, judged = ship_precision(job, onnx)
         report = replace(report, precision=judged)
@@ -163,7 +163,7 @@ def _result(job: Job, pruned: Checkpoint, report: VerifyReport, target: Path, de
         parameters=(_parameters(dense), _parameters(pruned.model)),
         flops=(count_flops(dense).total(1, job.flops_tokens), count_flops(pruned.model).total(1, job.flops_tokens)),
         flops_tokens=job.flops_tokens,
-        size_bytes=(dense_size or None, onnx_bytes(job.staging)),
+        size_bytes=(dense_size or None, file_bytes(job.staging / "model.onnx")),
         accuracy=(report.accuracy_dense, shipped_accuracy),
         max_abs_error=report.max_abs_error,
         operators=operator_counts(job.staging / "model.onnx"),

@@ -59,7 +59,7 @@ def resolve_options(given: dict, data: Dataset | None, *, random_weights: bool, 
     if why_half and not any(name in given for name in (*BUDGETS, *PAPERS_OWN)):
         how = "" if data is not None else ", ranked by anatomy alone and not repaired"
         progress.note(f"note: {why_half}, so half of the neurons stay (--keep-ratio 0.5){how}")
-    for name in OF_ANATOMY if not options.criterion.startswith("anatomy") else ():
+    for name in OF_ANATOMY if not find_criterion(options.criterion).needs_anatomy else ():
         if name in given:
             raise AnatomyError(
                 f"--{name.replace('_', '-')} is of the anatomy criteria, but {options.criterion} ranks the neurons; "
@@ -157,6 +157,7 @@ def _scored(planning: Planning) -> tuple[Anatomy, ThresholdSetup]:
             planning.probes.texts,
             strong_threshold=planning.options.strong_threshold,
             max_length=planning.max_length,
+            cut_off=planning.probes.cut_off,
             identity=planning.identity,
         )
         return anatomy, _setup(planning)

@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from anatomy_export.errors import AnatomyError, MissingExtraError, VerifyError, first_line
-from anatomy_export.exporter.onnx_tensors import FIRST_IR_WITH_FREE_INITIALIZERS
+from anatomy_export.exporter.onnx_tensors import FIRST_IR_WITH_FREE_INITIALIZERS, file_bytes
 from anatomy_export.exporter.target_cpu import PORTABLE, described_weights, int8_weights
 
 DEFAULT_CALIBRATION = "percentile"
@@ -232,7 +232,7 @@ def _to_int8(source: Path, made: Path, precision: Precision, calibration, flags)
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "edge") from error
     weights = int8_weights(precision.target_cpu or PORTABLE, flags)
-    large = _is_large(source)
+    large = file_bytes(source) > EXTERNAL_DATA_BYTES
     common: dict[str, Any] = {
         "per_channel": True,
         "reduce_range": weights["reduce_range"],
@@ -423,10 +423,6 @@ def _save(model: onnx.ModelProto, source: Path, target: Path, how: dict) -> None
         onnx.save(model, target, save_as_external_data=True, location=f"{target.name}.data")
     else:
         onnx.save(model, target)
-
-
-def _is_large(source: Path) -> bool:
-    return sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*")) > EXTERNAL_DATA_BYTES
 
 
 @contextlib.contextmanager

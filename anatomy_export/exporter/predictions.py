@@ -1,6 +1,6 @@
 """What a torch classifier predicts, and how far a pruned one's predictions are from the dense one's."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.text_lengths import padded_batches
 
-EVALUATION_BATCH, EVALUATION_TOKENS = 64, 2**14
+EVALUATION_BATCH = 64
 NORMAL_975 = 1.959964
 
 
@@ -23,29 +24,8 @@ class EncodedTexts:
 
 def encode_texts(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 128) -> EncodedTexts:
     """Tokenise once what is then run through several models."""
-    lengths = [
-        len(ids) for ids in checkpoint.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    ]
-    order = sorted(range(len(texts)), key=lambda index: lengths[index])
-    batches = []
-    for index in _parts([(text, lengths[text]) for text in order]):
-        inputs = checkpoint.tokenizer(
-            [texts[one] for one in index], padding=True, truncation=True, max_length=max_length, return_tensors="pt"
-        )
-        batches.append((np.array(index), dict(inputs)))
-    return EncodedTexts(tuple(batches), len(texts))
-
-
-def _parts(texts: list[tuple[int, int]]) -> Iterator[list[int]]:
-    """Positions of texts in parts that do not hold too much, from (position, tokens) by rising tokens."""
-    part: list[int] = []
-    for position, tokens in texts:
-        if part and (len(part) == EVALUATION_BATCH or (len(part) + 1) * tokens > EVALUATION_TOKENS):
-            yield part
-            part = []
-        part.append(position)
-    if part:
-        yield part
+    batches = padded_batches(checkpoint.tokenizer, texts, max_length, most_texts=EVALUATION_BATCH, tensors="pt")
+    return EncodedTexts(tuple((np.array(index), dict(inputs)) for index, inputs in batches), len(texts))
 
 
 @torch.inference_mode()

@@ -21,13 +21,15 @@ def score_anatomy(
     *,
     strong_threshold: float = 0.35,
     max_length: int = 128,
+    cut_off: bool = False,
     identity: ModelIdentity | None = None,
 ) -> Anatomy:
     """Cosine similarity of every hidden state and every FFN neuron with the token that the classifier reads.
 
     The target token of a probe is that token's hidden state after the last block (GPT-2: after the final layer norm).
 
-    A probe is cut off at `max_length` tokens. `identity` is the model's where it is known already.
+    A probe is cut off at `max_length` tokens; where it has more than the model takes, only if `cut_off` says so.
+    `identity` is the model's where it is known already.
 
     Raises:
         AnatomyError: no probes, one of more tokens than the model takes, or a threshold that is no finite number.
@@ -36,6 +38,8 @@ def score_anatomy(
     check_whole("max_length", max_length, 1)
     if not probes:
         raise AnatomyError("no probes, expected at least one sentence")
+    if not cut_off:
+        _check_lengths(checkpoint, probes)
     states = torch.stack([_target_states(checkpoint, probe, max_length) for probe in probes])  # (P, L + 1, d)
     targets = states[:, -1]
     layer_similarity = torch.stack([cosine_similarity(row, row[-1:])[0] for row in states])
@@ -103,14 +107,19 @@ def model_fingerprint(model) -> str:
     )
 
 
+def _check_lengths(checkpoint: Checkpoint, probes: Sequence[str]) -> None:
+    limit = family_of(checkpoint.model.config).max_positions(checkpoint.model.config)
+    for probe in probes:
+        length = len(checkpoint.tokenizer(probe)["input_ids"])
+        if length > limit:
+            raise AnatomyError(
+                f"probe '{probe[:40]}…' has {length} tokens, this model takes at most {limit}; next step: shorten it"
+            )
+
+
 def _target_states(checkpoint: Checkpoint, probe: str, max_length: int) -> torch.Tensor:
     """Hidden states of the target token, (L + 1, d)."""
     family = family_of(checkpoint.model.config)
-    length, limit = len(checkpoint.tokenizer(probe)["input_ids"]), family.max_positions(checkpoint.model.config)
-    if length > limit:
-        raise AnatomyError(
-            f"probe '{probe[:40]}…' has {length} tokens, this model takes at most {limit}; next step: shorten it"
-        )
     inputs = checkpoint.tokenizer(probe, truncation=True, max_length=max_length, return_tensors="pt")
     position = family.target(inputs["input_ids"], checkpoint.model.config.pad_token_id)[0]
     with torch.inference_mode():

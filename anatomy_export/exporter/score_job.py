@@ -9,7 +9,7 @@ from anatomy_export.exporter.anatomy_file import DESCRIPTION, write_anatomy
 from anatomy_export.exporter.resumable import STUDY
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.source_data import model_classes
-from anatomy_export.files import require_free, staged_directory
+from anatomy_export.files import staged_directory
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.zoo import resolve_model
@@ -40,7 +40,6 @@ def run_score(request: ScoreRequest, progress: Progress) -> dict:
     given_probes = load_probes(request.probes)
     if (request.output / STUDY).is_file():
         raise AnatomyError(f"output {request.output} holds a study; next step: choose another --output")
-    require_free(request.output, request.force, (DESCRIPTION,))
     with staged_directory(request.output, request.force, marks=(DESCRIPTION,)) as staging:
         source = resolve_model(request.model, progress)
         with progress.stage("load model"):

@@ -14,6 +14,7 @@ from anatomy_export.errors import VerifyError, first_line
 from anatomy_export.exporter.bundle import CLASSIFY
 from anatomy_export.exporter.bundle_files import BundleManifest, Reference, read_bundle_manifest
 from anatomy_export.exporter.bundle_verify import verify_bundle
+from anatomy_export.exporter.identity import softmax
 from anatomy_export.progress import Progress
 
 ABSENT = ("torch", "transformers")
@@ -53,8 +54,7 @@ def shipped_failures(directory: Path) -> list[str]:
 def _difference(classify, reference: Reference, manifest: BundleManifest) -> str | None:
     """How `classify` differs from the recorded logits of a text, None where it does not."""
     label, probability = classify(reference.text)
-    expected = np.exp(np.array(reference.logits) - max(reference.logits))
-    expected /= expected.sum()
+    expected = softmax(np.array(reference.logits))
     ranked = sorted(reference.logits)
     clear = len(ranked) > 1 and ranked[-1] - ranked[-2] > 2 * manifest.tolerance
     right = manifest.labels[int(expected.argmax())]

@@ -143,7 +143,7 @@ def _data(request: SliceRequest, model: OnnxModel, progress: Progress) -> Datase
         text_column=options.text_column,
         label_column=options.label_column,
         split_column=options.split_column,
-        class_names=config_classes(beside(model.folder, "config.json")),
+        class_names=_classes(model),
     )
     for note in data.notes:
         progress.note(f"note: {note}")
@@ -199,19 +199,24 @@ def _own_plan(
     if narrow := model.narrow():
         progress.note(f"note: {narrow}")
     ratio = 1.0 if request.keep_ratio is None else request.keep_ratio
-    probes = choose_probes(load_probes(request.probes), config_classes(beside(model.folder, "config.json")), data)
-    if request.criterion == "anatomy" and probes.note:
-        progress.note(probes.note)
-    with progress.stage(f"rank neurons by {request.criterion}"):
-        if reader is not None and request.criterion == "anatomy":
-            return probes_plan(
-                model,
-                reader,
-                probes.texts,
-                keep_ratio=ratio,
-                align=request.align,
-                strong_threshold=request.strong_threshold,
+    if reader is None or request.criterion != "anatomy":
+        with progress.stage(f"rank neurons by {request.criterion}"):
+            return weights_plan(
+                model, criterion=request.criterion, keep_ratio=ratio, align=request.align, seed=request.seed
             )
-        return weights_plan(
-            model, criterion=request.criterion, keep_ratio=ratio, align=request.align, seed=request.seed
+    probes = choose_probes(load_probes(request.probes), _classes(model), data)
+    if probes.note:
+        progress.note(probes.note)
+    with progress.stage("rank neurons by anatomy"):
+        return probes_plan(
+            model,
+            reader,
+            probes.texts,
+            keep_ratio=ratio,
+            align=request.align,
+            strong_threshold=request.strong_threshold,
         )
+
+
+def _classes(model: OnnxModel) -> tuple[str, ...]:
+    return config_classes(beside(model.folder, "config.json"))

@@ -27,7 +27,7 @@ from anatomy_export.exporter.resumable import STUDY, ResultFile
 from anatomy_export.exporter.score import score_anatomy
 from anatomy_export.exporter.score_job import save_anatomy
 from anatomy_export.exporter.setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
-from anatomy_export.exporter.source_data import load_source_data
+from anatomy_export.exporter.source_data import load_source_data, model_classes
 from anatomy_export.files import open_directory, sole_writer
 from anatomy_export.models import family_of
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit, weights_identity
@@ -94,12 +94,17 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
     data = _labelled_data(request, source, checkpoint, progress)
     texts = data.test.head(request.data.eval_examples)
     data_lengths(checkpoint.tokenizer, (texts,), max_length, progress)
-    probes = choose_probes(given_probes, data.label_names, data)
+    probes = choose_probes(given_probes, model_classes(checkpoint, source.name), data)
     if probes.note:
         progress.note(probes.note)
     with progress.stage("score the anatomy"):
-        strong = request.strong_threshold
-        anatomy = score_anatomy(checkpoint, probes.texts, strong_threshold=strong, max_length=max_length)
+        anatomy = score_anatomy(
+            checkpoint,
+            probes.texts,
+            strong_threshold=request.strong_threshold,
+            max_length=max_length,
+            cut_off=probes.cut_off,
+        )
     settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
     settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))

@@ -25,7 +25,7 @@ def saturates(flags: Collection[str], machine: str) -> bool | None:
 
 
 def int8_weights(target_cpu: str, flags: Collection[str] | None = None) -> dict:
-    """How int8 weights are made for a CPU, as a conversion records it.
+    """How int8 weights are made for a CPU, as a conversion records it; of the flags those that decide.
 
     Args:
         target_cpu: "portable": any CPU; "native": those with the `flags`, None for this machine's.
@@ -34,7 +34,8 @@ def int8_weights(target_cpu: str, flags: Collection[str] | None = None) -> dict:
         return {"target_cpu": PORTABLE, "reduce_range": True}
     flags = cpu_flags() if flags is None else flags
     reduced = needs_reduced_range(flags, platform.machine())
-    return {"target_cpu": NATIVE, "reduce_range": reduced, "cpu_flags": " ".join(flags)}
+    deciding = " ".join(sorted(VNNI_FLAGS & set(flags)))
+    return {"target_cpu": NATIVE, "reduce_range": reduced, "cpu_flags": deciding or "no VNNI"}
 
 
 def described_weights(conversion: dict) -> str:
