@@ -181,6 +181,28 @@ def test_classify_reads_and_writes_utf_8_in_any_locale(made_bundle):
     assert given.decode().rstrip().endswith(f"\t{sentence}")
 
 
+def test_classify_reads_lines_as_they_are(bundle):
+    """White space before a text is part of it, as for transformers' pipeline; a byte order mark is not."""
+    command = [sys.executable, bundle / "classify.py"]
+    alone = subprocess.run([*command, "film", "  film"], capture_output=True, check=True).stdout.splitlines()
+    lines = b"\xef\xbb\xbffilm\r\n\n  film\n"
+    assert subprocess.run(command, input=lines, capture_output=True, check=True).stdout.splitlines() == alone
+
+
+def test_classify_refuses_text_that_is_not_utf_8(bundle):
+    done = subprocess.run(
+        [sys.executable, bundle / "classify.py"], input="the caf\u00e9\n".encode("cp1252"), capture_output=True
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith("Error: the text is not UTF-8 (") and line.endswith("next step: save it as UTF-8")
+
+
+def test_classify_prints_one_line_whatever_the_text(bundle):
+    [line] = without_torch(bundle / "classify.py", "the\nfilm").stdout.splitlines()
+    assert line.endswith("\tthe film")
+
+
 def test_classify_prints_one_line_whatever_the_label(bundle):
     rewrite_manifest(bundle, lambda body: body.update(labels=["a\tb\n", "c\n---"]))
     [line] = without_torch(bundle / "classify.py", "the film").stdout.splitlines()

@@ -12,7 +12,7 @@ from conftest import run
 from onnx_graphs import HIDDEN, SPELLINGS, Builder, ffn_model, plain, weights
 from test_onnx_surgery import masked, plan_of, quiet, repair_of
 
-from anatomy_export.exporter import onnx_masked
+from anatomy_export.exporter import onnx_apart, onnx_masked
 from anatomy_export.exporter.onnx_edit import Editor
 from anatomy_export.exporter.onnx_masked import masked_run
 from anatomy_export.exporter.onnx_model import OnnxModel
@@ -61,9 +61,11 @@ def classifier(subtracted: np.ndarray | None = None) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.parametrize("inline_bytes", [0, 1024], ids=["apart", "inline"])
 @pytest.mark.parametrize("repaired", [False, True], ids=["plain", "repaired"])
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_the_masked_run_is_that_of_masked_weights(spelling, repaired, tmp_path):
+def test_the_masked_run_is_that_of_masked_weights(spelling, repaired, inline_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_apart, "INLINE_BYTES", inline_bytes)  # of real models every matrix is larger
     layers, repair = weights(), repair_of() if repaired else None
     run_of = masked_run(OnnxModel(saved(tmp_path, ffn_model(spelling))), plan_of(layers), repair)
     expected = onnx_masked._session(ffn_model(spelling, masked(layers, repair=repair)).SerializeToString())
@@ -79,6 +81,17 @@ def test_a_classifier_of_tokens_is_run(external, tmp_path):
     done = run_slice(SliceRequest(path, tmp_path / "out" / "o.onnx", keep_ratio=0.5, align=1), quiet())
     assert done.max_abs_error is not None and done.max_abs_error < 1e-5
     assert done.as_dict()["max_abs_error"] == done.max_abs_error
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_a_weight_that_nothing_reads_does_not_hinder_the_run(ir_version, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_apart, "INLINE_BYTES", 0)
+    model = ffn_model("plain", ir_version=ir_version, opset=13)
+    unread = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "unread")
+    model.graph.initializer.append(unread)
+    if ir_version == 3:
+        model.graph.input.append(onnx.helper.make_tensor_value_info("unread", unread.data_type, unread.dims))
+    assert len(masked_run(OnnxModel(saved(tmp_path, model)), plan_of(weights()), repair_of()).inputs) == 3
 
 
 def broken(monkeypatch) -> None:

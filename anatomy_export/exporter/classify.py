@@ -2,7 +2,8 @@
 
 Usage: python classify.py "A sentence." "Another one."      (or lines on standard input)
 
-Prints a line for each: label, probability, sentence, with tabs between.
+Prints a line for each: label, probability, sentence, with tabs between. Standard input is UTF-8; blank lines in it are
+passed over.
 """
 
 import io
@@ -44,13 +45,15 @@ class Classifier:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdin, sys.stdout):  # files and pipes hold UTF-8, whatever the system's own encoding is
+    for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8")):  # whatever the system's own encoding is
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding=encoding)
     classify = Classifier(Path(__file__).resolve().parent)
-    for sentence in sys.argv[1:] or filter(None, map(str.strip, sys.stdin)):
-        try:
+    try:
+        for sentence in sys.argv[1:] or (line.rstrip("\n") for line in sys.stdin if line.strip()):
             label, probability = classify(sentence)
-        except ValueError as error:
-            sys.exit(f"Error: {error}")
-        print(f"{' '.join(label.split())}\t{probability:.4f}\t{sentence}")
+            print(f"{' '.join(label.split())}\t{probability:.4f}\t{' '.join(sentence.splitlines())}")
+    except UnicodeError as error:
+        sys.exit(f"Error: the text is not UTF-8 ({error}); next step: save it as UTF-8")
+    except ValueError as error:
+        sys.exit(f"Error: {error}")

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from anatomy_export.exporter.onnx_graph import names_used
 from anatomy_export.exporter.onnx_tensors import FLOAT_TYPES, INLINE_BYTES, external_region, is_external, tensor_bytes
 
 GRAPH_FIELDS = ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation")
@@ -39,7 +40,20 @@ def weights_apart(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto
         stub = small.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         stub.data_location = TensorProto.EXTERNAL
         stub.external_data.add(key="location", value="in_memory")
+    drop_unread_(small, weights)
     return small, weights
+
+
+def drop_unread_(model: onnx.ModelProto, weights: dict[str, Any]) -> None:
+    """Take out the weights that nothing reads: ONNX Runtime drops their initializers first, and then misses them."""
+    graph = model.graph
+    unread = weights.keys() - {value.name for value in graph.output}.union(*map(names_used, graph.node))
+    for values in (graph.initializer, graph.input):
+        read = [value for value in values if value.name not in unread]
+        del values[:]
+        values.extend(read)
+    for name in unread:
+        del weights[name]
 
 
 def _content(tensor: TensorProto, folder: Path) -> np.ndarray | None:

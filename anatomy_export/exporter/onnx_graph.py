@@ -176,7 +176,7 @@ def sort_nodes_(graph: GraphProto) -> None:
         AnatomyError: nodes use each other's values in a circle.
     """
     producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    needed = [{producer[name] for name in _names_used(node) if name in producer} for node in graph.node]
+    needed = [{producer[name] for name in names_used(node) if name in producer} for node in graph.node]
     if all(max(before, default=-1) < index for index, before in enumerate(needed)):
         return
     followers = defaultdict(list)
@@ -214,7 +214,8 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
     return None
 
 
-def _names_used(node: NodeProto) -> set[str]:
+def names_used(node: NodeProto) -> set[str]:
+    """Names of the values that a node reads, and the graphs nested in it."""
     return {name for name in node.input if name} | _names_inside(node)
 
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from anatomy_export.errors import AnatomyError, first_line
-from anatomy_export.exporter.onnx_apart import weights_apart
+from anatomy_export.exporter.onnx_apart import drop_unread_, weights_apart
 from anatomy_export.exporter.onnx_ffn import Ffn
 from anatomy_export.exporter.onnx_graph import MOST_STEPS, Graph, operator
 from anatomy_export.exporter.onnx_model import OnnxModel
@@ -155,6 +155,7 @@ def _masked(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> tuple[o
     masked.ir_version = max(FIRST_IR_WITH_FREE_INITIALIZERS, masked.ir_version)
     for layer, ffn in zip(plan.layers, model.ffns, strict=True):
         _mask_(masked, ffn, layer, None if repair is None else repair.layers[layer.layer])
+    drop_unread_(masked, weights)
     return masked, weights
 
 
