@@ -19,7 +19,7 @@ from anatomy_export.exporter.evaluate import OnnxClassifier
 from anatomy_export.exporter.onnx_export import export_onnx
 from anatomy_export.exporter.predictions import class_probabilities
 from anatomy_export.models import model_layers
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, text_limit
 
 LIMIT = 20  # what these tokenizers say that their models take; the models take more
 SIDES = ("right", "left")
@@ -122,7 +122,7 @@ def calibrated_logits(checkpoint: Checkpoint, texts, limit: int) -> np.ndarray:
 
 
 def test_token_type_ids_that_the_tokenizer_gives_reach_gpt2(tmp_path):
-    """The pipeline hands them over, and GPT-2 adds their embedding to every token."""
+    """The pipeline hands them over, and GPT-2 adds their embedding to every token: here its positions have it."""
     folder = saved_as_users_have_it(tmp_path / "user", "gpt2", "left", "right", special=True)
     file = folder / "tokenizer_config.json"
     names = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
@@ -132,7 +132,14 @@ def test_token_type_ids_that_the_tokenizer_gives_reach_gpt2(tmp_path):
     export_onnx(checkpoint, tmp_path / "model.onnx", metadata={})
     case = Case(pipe, checkpoint, OnnxClassifier(tmp_path / "model.onnx", checkpoint.tokenizer, LIMIT))
     texts = ["the good film", "a very awful story and plot"]
-    np.testing.assert_allclose(case.onnx.logits(texts), case.alone(texts), atol=TOLERANCE)
+    expected = case.alone(texts)
+    np.testing.assert_allclose(case.onnx.logits(texts), expected, atol=TOLERANCE)
+    save_checkpoint(checkpoint, tmp_path / "again")
+    again = load_checkpoint(str(tmp_path / "again"))
+    found = class_probabilities(again, again.model, tuple(texts), LIMIT)
+    np.testing.assert_allclose(found, torch.tensor(expected).softmax(-1), atol=TOLERANCE)
+    pipe.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    assert np.abs(case.alone(texts) - expected).max() > 20 * TOLERANCE
 
 
 def test_a_decoder_without_padding_reads_the_end_that_its_tokenizer_adds(tmp_path):

@@ -350,7 +350,7 @@ def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):
             (staging / MANIFEST).write_text("{}")
 
     monkeypatch.setattr("anatomy_export.exporter.pipeline.run_export", slow_export)
-    maker, results = _Maker("bert", "f" * 64, 16, Progress()), []
+    maker, results = _Maker("bert", "f" * 64, 16, "portable", Progress()), []
 
     def ask() -> None:
         results.append(maker.bundle("dense", None, None, "ort", "fp32"))

@@ -34,6 +34,7 @@ from anatomy_export.models.tokenizing import (
     forget_last_call,
     require_tokenizer_files,
     settle_padding,
+    settle_token_types_,
 )
 
 WIDTHS_KEY = "anatomy_ffn_widths"
@@ -96,6 +97,7 @@ def load_checkpoint(
     require_tokenizer_files(source)
     tokenizer = _from_hub(transformers.AutoTokenizer.from_pretrained, source, part="its tokenizer ")
     check_tokenizer(tokenizer, config, source)
+    settle_token_types_(model, tokenizer, family, source)
     fit_tokenizer(tokenizer, family)
     _check_finite(model, source)
     settle_padding(model, tokenizer, source)

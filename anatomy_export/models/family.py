@@ -23,9 +23,9 @@ class Family:
     """A family's FFN, target token, threshold rule and inputs. Paths are dotted attribute names.
 
     `target(input_ids, pad_token_id)` gives, for `input_ids: (batch, sequence)`, the position `(batch,)` of the token
-    that the classifier reads. `inputs` are the tensors that the model takes. It gets those of them that its tokenizer
-    gives, as transformers' pipeline would hand them over: GPT-2 adds the embedding of a token type id as if it were a
-    token, which changes the logits.
+    that the classifier reads. `inputs` are the tensors that the model takes, where its tokenizer gives them.
+    `absorb_token_types_(model)` makes a model that would add the embedding of token type 0 to every token, as GPT-2
+    does, one that needs no token type ids for the same logits.
     """
 
     model_type: str
@@ -36,6 +36,7 @@ class Family:
     target: Callable[[torch.Tensor, int | None], torch.Tensor]
     max_positions: Callable[[Any], int]
     inputs: tuple[str, ...] = IDS_AND_MASK
+    absorb_token_types_: Callable[[torch.nn.Module], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,13 @@
 """GPT-2: causal decoder, `Conv1D` weights; the classifier reads the last token that is not padding."""
 
-from anatomy_export.models.family import WITH_TOKEN_TYPES, Family, last_real_token
+from anatomy_export.models.family import Family, last_real_token
+
+
+def absorb_token_types_(model) -> None:
+    """Add the embedding of token type 0, which is that of token 0, to every position's embedding."""
+    body = model.transformer
+    body.wpe.weight.data += body.wte.weight.data[0]
+
 
 FAMILY = Family(
     model_type="gpt2",
@@ -10,5 +17,5 @@ FAMILY = Family(
     down="mlp.c_proj",
     target=last_real_token,
     max_positions=lambda config: config.n_positions,
-    inputs=WITH_TOKEN_TYPES,
+    absorb_token_types_=absorb_token_types_,
 )

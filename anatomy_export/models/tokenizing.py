@@ -8,6 +8,7 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.models.family import IDS_AND_MASK, Family
 
 PADDING_SIDE = "right"
+TOKEN_TYPES = "token_type_ids"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 
@@ -55,6 +56,23 @@ def fit_tokenizer(tokenizer: transformers.PreTrainedTokenizerBase, family: Famil
     given = [name for name in family.inputs if name in (*IDS_AND_MASK, *tokenizer.model_input_names)]
     tokenizer.model_input_names, tokenizer.padding_side = given, PADDING_SIDE
     tokenizer.init_kwargs.update(model_input_names=given, padding_side=PADDING_SIDE)
+
+
+def settle_token_types_(model, tokenizer: transformers.PreTrainedTokenizerBase, family: Family, source: str) -> None:
+    """Let a model that adds token types' embeddings have them where its tokenizer gives the ids, as transformers'
+    pipeline hands them over; both then do without the ids.
+
+    Raises:
+        AnatomyError: the ids of one text are not all 0.
+    """
+    if family.absorb_token_types_ is None or TOKEN_TYPES not in tokenizer.model_input_names:
+        return
+    if any(tokenizer("a")[TOKEN_TYPES]):
+        raise AnatomyError(
+            f"model {source}: its tokenizer gives a text token type ids other than 0, and {family.model_type} adds them "
+            "as tokens; next step: save the tokenizer that the model was trained with"
+        )
+    family.absorb_token_types_(model)
 
 
 def forget_last_call(tokenizer: transformers.PreTrainedTokenizerBase) -> None:

@@ -15,7 +15,6 @@ from anatomy_export.fetch import PACKAGES, cache_directory, cache_lock, fetch_pa
 from anatomy_export.files import sha256_file, staged_directory
 from anatomy_export.models import gpt2
 from anatomy_export.models.checkpoint import Checkpoint, checkpoint_of, save_checkpoint
-from anatomy_export.models.family import IDS_AND_MASK
 from anatomy_export.models.finetune import Recipe, finetune_, torch_accuracy
 from anatomy_export.models.tokenizing import fit_tokenizer
 from anatomy_export.names import public_name
@@ -96,13 +95,6 @@ def _minilm_tokenizer(directory: Path):
     return tokenizer
 
 
-def _without_token_types(tokenizer):
-    """BERT's tokenizer made one of GPT-2, which would add the embeddings of token type ids to the tokens'."""
-    tokenizer.model_input_names = list(IDS_AND_MASK)
-    fit_tokenizer(tokenizer, gpt2.FAMILY)
-    return tokenizer
-
-
 def _labels() -> dict:
     return {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
 
@@ -116,7 +108,8 @@ def _build_bert(minilm: Path) -> Checkpoint:
 def _build_gpt2(minilm: Path) -> Checkpoint:
     transformers.set_seed(0)
     embeddings = transformers.BertModel.from_pretrained(minilm).embeddings.word_embeddings.weight
-    tokenizer = _without_token_types(_minilm_tokenizer(minilm))
+    tokenizer = _minilm_tokenizer(minilm)
+    fit_tokenizer(tokenizer, gpt2.FAMILY)
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=128,
@@ -227,7 +220,7 @@ def _bert_base(tokenizer) -> transformers.PreTrainedModel:
 
 
 def _gpt2_base(tokenizer) -> transformers.PreTrainedModel:
-    _without_token_types(tokenizer)
+    fit_tokenizer(tokenizer, gpt2.FAMILY)
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
