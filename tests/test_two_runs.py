@@ -17,6 +17,7 @@ from conftest import run
 
 from anatomy_export.bench.variants import _Maker
 from anatomy_export.errors import AnatomyError
+from anatomy_export.exporter.target_cpu import PORTABLE
 from anatomy_export.files import MANIFEST, sole_writer, staged_directory, staged_file, write_atomic
 from anatomy_export.progress import Progress
 
@@ -350,7 +351,7 @@ def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):
             (staging / MANIFEST).write_text("{}")
 
     monkeypatch.setattr("anatomy_export.exporter.pipeline.run_export", slow_export)
-    maker, results = _Maker("bert", "f" * 64, 16, "portable", Progress()), []
+    maker, results = _Maker("bert", "f" * 64, 16, PORTABLE, Progress()), []
 
     def ask() -> None:
         results.append(maker.bundle("dense", None, None, "ort", "fp32"))

@@ -69,8 +69,6 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
     reader = _reader(request, model)
     data = _data(request, model, progress)
     plan = _own_plan(request, model, reader, data, progress) if given is None else given
-    if given is not None and given.recorded_logits is None:
-        progress.note(UNRECORDED)
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
     judge = None if reader is None or data is None else _judge(request, data, reader, progress)
@@ -90,6 +88,8 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
             force=request.force,
             progress=progress,
         )
+    if given is not None and given.recorded_logits is None:
+        progress.note(UNRECORDED)
     if given is not None and (uncut := model.uncut()):
         progress.note(f"note: {uncut}")
     if judge is not None:

@@ -69,8 +69,8 @@ def settle_token_types_(model, tokenizer: transformers.PreTrainedTokenizerBase, 
         return
     if any(tokenizer("a")[TOKEN_TYPES]):
         raise AnatomyError(
-            f"model {source}: its tokenizer gives a text token type ids other than 0, and {family.model_type} adds them "
-            "as tokens; next step: save the tokenizer that the model was trained with"
+            f"model {source}: its tokenizer gives a text token type ids other than 0, which {family.model_type} "
+            "adds as tokens; next step: save the tokenizer that the model was trained with"
         )
     family.absorb_token_types_(model)
 
