@@ -126,6 +126,12 @@ def test_texts_without_labels_are_all_calibration_text(tmp_path: Path):
         load_texts(str(tmp_path / "d.csv"))
 
 
+@pytest.mark.parametrize("text", ["\U0001fae8", "\U000323b0", "\ue000", "\u2026", "\u4e2d"])
+def test_a_text_of_one_character_is_a_text(tmp_path: Path, text):
+    """Those of a later Unicode than Python's, and of a font's own, too."""
+    assert load_texts(written(tmp_path, "d.csv", f"text\n{text}\n")).train.texts == (text,)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 def test_text_is_as_it_is_written(tmp_path: Path, suffix):
     words = ["007", "1e5", "2020-01-01", "None", "NA", "null", "nan", "n/a", "1.10", "TRUE"]

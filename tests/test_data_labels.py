@@ -87,6 +87,8 @@ def test_names_of_a_model_without_a_head(cells, own, names, ids):
 def test_labels_that_make_no_classes_are_refused():
     with pytest.raises(AnatomyError, match="20 different labels in 20 rows are no classes"):
         read([f"id {index}" for index in range(20)], name_labels=True)
+    with pytest.raises(AnatomyError, match="20 different labels in 20 rows are no classes"):
+        read(list(range(20)), name_labels=True)
     with pytest.raises(AnatomyError, match=r"label '0\.5' is neither a class number from 0 nor a name"):
         read(["0.5", "1"], name_labels=True)
 

@@ -86,11 +86,13 @@ def read_labels(column: Column, path: Path, names: Sequence[str], *, name_labels
         rows.setdefault(label, row)
     by_name = {label: [index for index, name in enumerate(names) if name == label] for label in rows}
     by_number = {label: int(match[1]) for label in rows if (match := CLASS_NUMBER.fullmatch(label))}
-    if all(by_name.values()):
+    named = all(by_name.values())
+    if name_labels and not named:
+        _refuse_no_classes(rows, by_number, len(column.rows), path)
+    if named:
         _refuse_shared_names(by_name, rows, path)
         ids, reading = {label: places[0] for label, places in by_name.items()}, "by name"
     elif name_labels and not _numbers_all_classes(rows, by_number):
-        _refuse_no_classes(rows, by_number, len(column.rows), path)
         ids, names = _new_classes(rows, by_number)
         reading = "by name"
     else:

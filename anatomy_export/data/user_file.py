@@ -2,6 +2,7 @@
 
 import random
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from anatomy_export.data.tables import Table, read_table, row_error
 from anatomy_export.errors import AnatomyError
 
 NOTHING = Examples((), ())
+INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -93,7 +95,8 @@ def _swallowed(table: Table, text_column: str, label_column: str) -> list[str]:
 
 
 def _is_visible(character: str) -> bool:
-    return character.isprintable() and not character.isspace()
+    """Neither white space nor a control: characters that are newer than Python's tables are visible too."""
+    return unicodedata.category(character) not in INVISIBLE
 
 
 def _not_read(table: Table, read: Sequence[str]) -> list[str]:
