@@ -119,6 +119,24 @@ def test_few_texts_are_refused_only_where_they_are_clear(monkeypatch):
         judge(monkeypatch, labels, np.array([2] * 19 + [1]))
 
 
+def test_a_model_that_finds_a_rare_class_is_noted_and_not_refused(monkeypatch):
+    labels = np.array([0] * 190 + [1] * 10)
+    found = np.array([0] * 180 + [1] * 10 + [1] * 8 + [0] * 2)
+    progress, _ = judge(monkeypatch, labels, found)
+    assert progress.notes == [
+        "note: data d.csv: the dense model is right on 94.0% of 200 texts, no more than by always naming class sports "
+        "(95.0%)"
+    ]
+    with pytest.raises(AnatomyError, match=r"right on 94\.0% of 200 texts"):
+        judge(monkeypatch, labels, np.array([1] * 2 + [0] * 198))
+
+
+def test_a_rare_class_of_few_texts_tells_little(monkeypatch):
+    labels = np.array([0] * 57 + [1] * 3)
+    progress, _ = judge(monkeypatch, labels, np.array([1] + [0] * 59))
+    assert len(progress.notes) == 1 and progress.notes[0].endswith("class sports (95.0%): too few texts to tell")
+
+
 def test_a_model_that_is_right_on_every_text_is_right_whatever_the_classes_share(monkeypatch):
     labels = np.zeros(2000, dtype=int)
     labels[7] = 1

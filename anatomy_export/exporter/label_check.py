@@ -16,6 +16,7 @@ from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.progress import Progress
 
 FEWEST_TEXTS, FIRST_TEXTS, MOST_TEXTS = 30, 64, 1024
+FEWEST_OF_OTHERS = 5
 STANDARD_ERRORS = 3.0
 BETTER_BY = 0.1
 CLASSES_SHOWN = 6
@@ -25,10 +26,13 @@ CLASSES_SHOWN = 6
 class LabelFit:
     """How labels fit predictions on `texts` texts: shares that are right, of the predictions as they are, of naming
     the most frequent class, and of the predictions with the classes in `order` (class of each output).
+
+    `above_chance`: how far the predictions are right more often than if they were shuffled, in standard errors.
     """
 
     texts: int
     accuracy: float
+    above_chance: float
     majority: int
     majority_share: float
     order: tuple[int, ...]
@@ -39,6 +43,11 @@ class LabelFit:
         """Accuracy above the most frequent class's share, in standard errors of that share."""
         error = sqrt(self.majority_share * (1 - self.majority_share) / self.texts)
         return (self.accuracy - self.majority_share) / error if error else 0.0
+
+    @property
+    def related(self) -> bool:
+        """Where most texts are of one class: do the predictions clearly tell something of the labels?"""
+        return self.above_chance > STANDARD_ERRORS and self.accuracy > 1 - self.majority_share
 
     @property
     def reordered(self) -> bool:
@@ -57,9 +66,13 @@ class LabelFit:
 
     @property
     def bad(self) -> bool:
-        """Can the labels not be the model's? Few texts must say so clearly."""
-        clearly = self.texts >= FEWEST_TEXTS or self.lead < -STANDARD_ERRORS
-        return self.reordered or (self.no_better and clearly)
+        """Can the labels not be the model's? Few texts, or few of any but the most frequent class, must say so clearly.
+
+        A model that finds a rare class may be right less often than one that never names it.
+        """
+        others = self.texts * (1 - self.majority_share)
+        clearly = (self.texts >= FEWEST_TEXTS and others >= FEWEST_OF_OTHERS) or self.lead < -STANDARD_ERRORS
+        return self.reordered or (self.no_better and clearly and not self.related)
 
     @property
     def hardly_better(self) -> bool:
@@ -94,7 +107,7 @@ def check_dense_accuracy(
             f"{what}; next step: check --label-column, --text-column and the order of the classes, or go on with "
             "--allow-bad-labels"
         )
-    too_few = "" if fit.bad or fit.hardly_better else ": too few texts to tell"
+    too_few = "" if fit.bad or fit.hardly_better or fit.related else ": too few texts to tell"
     progress.note(f"note: {what}{too_few}")
 
 
@@ -126,6 +139,7 @@ def label_fit(predicted: Sequence[int], labels: Sequence[int], num_labels: int) 
     counts = np.bincount(truth, minlength=num_labels)
     majority, right = int(counts.argmax()), guesses == truth
     accuracy, share = float(right.mean()), float(counts.max() / len(truth))
+    above_chance = _above_chance(np.bincount(guesses, minlength=num_labels), counts, accuracy)
     order = best_order(guesses[::2], truth[::2], num_labels)
     gained = (order[guesses[1::2]] == truth[1::2]).astype(int) - right[1::2]
     changed = np.abs(gained).sum()
@@ -134,7 +148,17 @@ def label_fit(predicted: Sequence[int], labels: Sequence[int], num_labels: int) 
     else:
         order = best_order(guesses, truth, num_labels)
     reordered = float((order[guesses] == truth).mean())
-    return LabelFit(len(truth), accuracy, majority, share, tuple(order.tolist()), reordered)
+    return LabelFit(len(truth), accuracy, above_chance, majority, share, tuple(order.tolist()), reordered)
+
+
+def _above_chance(predicted: np.ndarray, labels: np.ndarray, accuracy: float) -> float:
+    """`accuracy` above that of shuffled predictions, in standard errors, by how often each class is predicted and is
+    right, both (num_labels,) (Hoeffding, A Combinatorial Central Limit Theorem, 1951)."""
+    count = labels.sum()
+    chance = predicted @ labels / count**2
+    centred = np.eye(len(labels)) - labels[:, None] / count - predicted / count + chance
+    squares = predicted @ centred**2 @ labels
+    return (accuracy - chance) / sqrt(squares / count**2 / max(count - 1, 1)) if squares > 1e-9 else 0.0
 
 
 def best_order(predicted: np.ndarray, labels: np.ndarray, num_labels: int) -> np.ndarray:
