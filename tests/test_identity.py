@@ -21,7 +21,6 @@ from anatomy_export.errors import AnatomyError
 from anatomy_export.exporter.frontier import Pruned, Way, prune_ways
 from anatomy_export.exporter.identity import LENGTHS, RecordedLogits, record_logits, spread_ids
 from anatomy_export.exporter.onnx_export import export_onnx
-from anatomy_export.exporter.onnx_identity import UNCOMPARED
 from anatomy_export.exporter.plan import LayerPlan, PrunePlan, _checksum, identity_plan, read_plan
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.score import model_fingerprint, model_identity, model_logits, score_anatomy
@@ -289,17 +288,6 @@ def test_without_onnxruntime_it_is_noted(exported, tmp_path: Path, monkeypatch):
     identity, masked = cut(exported, half_plan(tiny_checkpoint("bert").model), tmp_path)
     assert identity.startswith("note: onnxruntime is not installed, so only its FFN weights are compared")
     assert masked.startswith("note: the cut file was not run beside the uncut one with its neurons masked: onnxruntime")
-
-
-@pytest.mark.parametrize("typed", [False, True])
-def test_gpt2_is_compared_where_its_file_takes_no_token_types(typed, tmp_path: Path):
-    """Torch and file alike then have none; as tokens, any would change the logits."""
-    checkpoint = tiny_checkpoint("gpt2", layers=1)
-    if typed:
-        checkpoint.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    export_onnx(checkpoint, tmp_path / "m.onnx", metadata={})
-    notes = cut(tmp_path / "m.onnx", half_plan(checkpoint.model), tmp_path)
-    assert notes == ["note: m.onnx embeds token types as tokens, " + UNCOMPARED] * typed
 
 
 def append_to_output(path: Path, target: Path, operator: str, **attributes) -> Path:

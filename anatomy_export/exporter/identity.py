@@ -26,7 +26,7 @@ UNRECORDED = (
 
 @dataclass(frozen=True)
 class RecordedLogits:
-    """A model's logits for a few sequences, each run alone without padding and token types (0 where it has a table).
+    """A model's logits for a few sequences, each run alone without padding and with token types 0.
 
     `input_ids`: the token ids of each sequence. `logits`: (sequences, classes), to seven digits.
     """

@@ -4,7 +4,6 @@ import numpy as np
 
 from anatomy_export.errors import AnatomyError, MissingExtraError
 from anatomy_export.exporter.identity import RecordedLogits
-from anatomy_export.exporter.onnx_masked import table_rows
 from anatomy_export.exporter.onnx_model import OnnxModel
 from anatomy_export.exporter.onnx_texts import TextSession, logits_name
 from anatomy_export.progress import Progress
@@ -15,15 +14,11 @@ UNCOMPARED = "so only its FFN weights are compared with the plan's, not what els
 def check_file_logits(model: OnnxModel, recorded: RecordedLogits, progress: Progress) -> None:
     """Raise AnatomyError where a float32 file gives other logits than are recorded, or another number of them.
 
-    A note says where they cannot be compared: another precision, token types that any text is changed by (GPT-2 with a
-    tokenizer that gives them), no ONNX Runtime, a graph that refuses such sequences.
+    A note says where they cannot be compared: another precision, no ONNX Runtime, a graph that refuses such sequences.
     Those that it takes are compared; probabilities are compared as such.
     """
     if not model.is_float32:
         progress.note(f"note: {model.path.name} is not float32, {UNCOMPARED}")
-        return
-    if _takes_types_for_tokens(model):
-        progress.note(f"note: {model.path.name} embeds token types as tokens, {UNCOMPARED}")
         return
     try:
         found = _file_logits(model, recorded)
@@ -39,12 +34,6 @@ def check_file_logits(model: OnnxModel, recorded: RecordedLogits, progress: Prog
     rows = np.concatenate(list(found.values()))
     probabilities = bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-4))
     recorded.check(rows, list(found), probabilities=probabilities)
-
-
-def _takes_types_for_tokens(model: OnnxModel) -> bool:
-    """Are token types looked up where tokens are? Then there are none that leave the logits as they are without."""
-    rows = table_rows(model.graph, "token_type_ids")
-    return rows is not None and rows == table_rows(model.graph, "input_ids")
 
 
 def _file_logits(model: OnnxModel, recorded: RecordedLogits) -> dict[int, np.ndarray]:

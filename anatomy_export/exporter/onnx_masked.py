@@ -221,7 +221,7 @@ def _value(graph: Graph, name: str, dims: list[int], generator: np.random.Genera
     kind = next(value.type.tensor_type.elem_type for value in graph.proto.input if value.name == name)
     if kind in FLOAT_TYPES:
         return generator.standard_normal(dims)
-    rows = table_rows(graph, name)
+    rows = _table_rows(graph, name)
     if "mask" in name or rows is None:
         value = np.ones(dims)
         if "mask" in name and len(dims) == 2 and dims[0] > 1 and dims[1] > 2:
@@ -234,7 +234,7 @@ def _value(graph: Graph, name: str, dims: list[int], generator: np.random.Genera
     return generator.integers(0, min(rows, VOCABULARY), dims)
 
 
-def table_rows(graph: Graph, name: str) -> int | None:
+def _table_rows(graph: Graph, name: str) -> int | None:
     """The rows of the stored table that a value looks up; None where it looks up none."""
     left = [name]
     for _ in range(MOST_STEPS):

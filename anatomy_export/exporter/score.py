@@ -11,7 +11,7 @@ from anatomy_export.exporter.arguments import check_finite, check_whole
 from anatomy_export.exporter.fingerprint import ffn_fingerprint
 from anatomy_export.exporter.identity import HINT, ModelIdentity, record_logits, spread_ids
 from anatomy_export.kernels.cosine import cosine_similarity
-from anatomy_export.models import family_of, model_blocks
+from anatomy_export.models import Family, family_of, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
 
 
@@ -84,15 +84,19 @@ def model_logits(model, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
     model.eval()
     try:
         with torch.inference_mode():
-            return np.concatenate([_logits(model, ids) for ids in input_ids])
+            return np.concatenate([_logits(model, family, ids) for ids in input_ids])
     finally:
         model.train(training)
 
 
-def _logits(model, ids: Sequence[int]) -> np.ndarray:
-    """Without token types, as most files of GPT-2 have none; a table of them is then read at 0."""
+def _logits(model, family: Family, ids: Sequence[int]) -> np.ndarray:
     tensor = torch.tensor([ids])
-    return model(input_ids=tensor, attention_mask=torch.ones_like(tensor)).logits.numpy().astype(np.float64)
+    values = {
+        "input_ids": tensor,
+        "attention_mask": torch.ones_like(tensor),
+        "token_type_ids": torch.zeros_like(tensor),
+    }
+    return model(**{name: values[name] for name in family.inputs}).logits.numpy().astype(np.float64)
 
 
 def model_fingerprint(model) -> str:
