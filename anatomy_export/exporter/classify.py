@@ -28,9 +28,9 @@ class Classifier:
         self.session = onnxruntime.InferenceSession(str(directory / model), providers=["CPUExecutionProvider"])
 
     def logits(self, text: str) -> np.ndarray:
-        """Logits (classes,) of one sentence. Raises ValueError where it holds no token."""
+        """Logits (classes,) of one sentence. Raises ValueError where it is empty or holds no token."""
         one = self.tokenizer.encode(text)
-        if not one.ids:
+        if not text.strip() or not one.ids:
             raise ValueError(f"no token in the text {text!r}; next step: pass text that is not empty")
         values = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
         inputs = {each.name: np.array([values[each.name]], dtype=np.int64) for each in self.session.get_inputs()}
