@@ -23,7 +23,7 @@ from anatomy_export.exporter.plan import LayerPlan, PrunePlan, identity_plan
 from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
 from anatomy_export.exporter.repair import LayerRepair, Repair, read_repair
 from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.exporter.verify import compare_all, logits_of, torch_forward, verification_batches
+from anatomy_export.exporter.verify import VerificationInputs, compare_all, torch_forward, verification_batches
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anatomy_export.progress import Progress
@@ -94,8 +94,9 @@ def check(checkpoint, plan, **options):
     with tempfile.TemporaryDirectory() as folder:
         masked, others = forwards(checkpoint, plan, Path(folder), **options)
         batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
-        found = {name: logits_of(forward, batches) for name, forward in others.items()}
-        comparisons = compare_all("masked", logits_of(masked, batches), found, batches)
+        inputs = VerificationInputs(tuple(batches))
+        found = {name: inputs.logits(forward) for name, forward in others.items()}
+        comparisons = compare_all("masked", inputs.logits(masked), found, inputs.shapes)
         assert len(comparisons) == len(batches) * len(others)
         assert all(one.passed for one in comparisons), [one for one in comparisons if not one.passed]
         return masked, batches

@@ -28,7 +28,7 @@ def write_anatomy(
     family: str,
     rule: str,
     hidden_size: int,
-    tasks: Sequence[str | None],
+    tasks: Sequence[str | None] | None = None,
 ) -> dict:
     """Write both files into `directory`; what `anatomy.json` then says.
 
@@ -36,8 +36,9 @@ def write_anatomy(
 
     Args:
         model: its public name. family, rule: of the model. hidden_size: d.
-        tasks: the sub-task of each probe, None where it has none.
+        tasks: the sub-task of each probe, None where it has none; None alone where none has one.
     """
+    known = [None] * len(anatomy.probes) if tasks is None else tasks
     buffer = io.BytesIO()
     layers: dict[str, Any] = {f"{NEURONS}.{layer}": one for layer, one in enumerate(anatomy.neuron_similarity)}
     np.savez(buffer, **{LAYERS: anatomy.layer_similarity, **layers})
@@ -51,7 +52,7 @@ def write_anatomy(
         "rule": rule,
         "widths": [similarity.shape[1] for similarity in anatomy.neuron_similarity],
         "hidden_size": hidden_size,
-        "probes": [{"text": text, "task": task} for text, task in zip(anatomy.probes, tasks, strict=True)],
+        "probes": [{"text": text, "task": task} for text, task in zip(anatomy.probes, known, strict=True)],
         "strong_threshold": anatomy.strong_threshold,
         "arrays_sha256": hashlib.sha256(arrays).hexdigest(),
         "summary": summarize_anatomy(anatomy),

@@ -24,7 +24,14 @@ from anatomy_export.exporter.prune import mask_neurons_
 from anatomy_export.exporter.repair import Repair
 from anatomy_export.exporter.request import ExportRequest
 from anatomy_export.exporter.tolerance import REFERENCE_TOLERANCE
-from anatomy_export.exporter.verify import Batch, VerifyReport, compare_all, logits_of, single_batches, torch_forward
+from anatomy_export.exporter.verify import (
+    Batch,
+    VerificationInputs,
+    VerifyReport,
+    compare_all,
+    single_batches,
+    torch_forward,
+)
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.zoo import ModelSource
 from anatomy_export.progress import Progress
@@ -43,7 +50,7 @@ class Job:
     max_length: int
     flops_tokens: int
     texts: tuple[str, ...]
-    batches: tuple[Batch, ...]
+    inputs: VerificationInputs
     staging: Path
     progress: Progress
 
@@ -75,7 +82,7 @@ def masked_logits(job: Job) -> list[np.ndarray]:
     """What every export must compute: the logits of the dense model with the pruned rows of W2 zeroed, and repaired."""
     masked = copy.deepcopy(job.checkpoint.model)
     mask_neurons_(masked, job.plan, job.repair)
-    return logits_of(torch_forward(masked), job.batches)
+    return job.inputs.logits(torch_forward(masked))
 
 
 def verify_export(
@@ -87,21 +94,21 @@ def verify_export(
 ) -> VerifyReport:
     """Compare everything that was made with the masked model (`expected`), and the dense graph with the dense model."""
     found = {
-        "torch " + job.request.mode: logits_of(torch_forward(pruned.model), job.batches),
+        "torch " + job.request.mode: job.inputs.logits(torch_forward(pruned.model)),
         "reloaded": _reloaded_logits(job),
-        "onnx": logits_of(onnx.run, job.batches),
+        "onnx": job.inputs.logits(onnx.run),
     }
-    comparisons = compare_all("torch masked", expected, found, job.batches)
+    comparisons = compare_all("torch masked", expected, found, job.inputs.shapes)
     if dense_onnx is not None:
-        dense = logits_of(torch_forward(job.checkpoint.model), job.batches)
-        found = {"dense onnx": logits_of(dense_onnx.run, job.batches)}
-        comparisons += compare_all("torch dense", dense, found, job.batches)
+        dense = job.inputs.logits(torch_forward(job.checkpoint.model))
+        found = {"dense onnx": job.inputs.logits(dense_onnx.run)}
+        comparisons += compare_all("torch dense", dense, found, job.inputs.shapes)
     return VerifyReport(comparisons)
 
 
 def _reloaded_logits(job: Job) -> list[np.ndarray]:
     reloaded = load_checkpoint(str(job.staging / "checkpoint"))
-    return logits_of(torch_forward(reloaded.model), job.batches)
+    return job.inputs.logits(torch_forward(reloaded.model))
 
 
 def measure_accuracy(
@@ -197,7 +204,7 @@ def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
     with job.progress.stage("write model.ort"):
         save_ort_format(job.staging / "model.onnx", path)
         loaded = OnnxClassifier(path, onnx.tokenizer, job.max_length)
-        expected = logits_of(onnx.run, job.batches)
-        found = {"model.ort": logits_of(loaded.run, job.batches)}
+        expected = job.inputs.logits(onnx.run)
+        found = {"model.ort": job.inputs.logits(loaded.run)}
         tolerance = REFERENCE_TOLERANCE[job.request.precision.name]
-        VerifyReport(compare_all("model.onnx", expected, found, job.batches, tolerance)).raise_for_failures()
+        VerifyReport(compare_all("model.onnx", expected, found, job.inputs.shapes, tolerance)).raise_for_failures()

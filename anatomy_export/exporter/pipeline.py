@@ -34,7 +34,7 @@ from anatomy_export.exporter.ship_gate import check_shipped
 from anatomy_export.exporter.source_data import load_source_data, model_classes
 from anatomy_export.exporter.target_cpu import target_cpu_note
 from anatomy_export.exporter.tolerance import TOLERANCE
-from anatomy_export.exporter.verify import VerifyReport, single_batches, verification_batches
+from anatomy_export.exporter.verify import VerificationInputs, VerifyReport, single_batches, verification_batches
 from anatomy_export.files import MANIFEST, staged_directory
 from anatomy_export.models import model_blocks
 from anatomy_export.models.checkpoint import (
@@ -90,9 +90,10 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
         if plan.removed == 0 and request.mode != "dense":
             progress.note("note: the plan keeps every neuron, so the export equals the dense model")
         texts = _verification_texts(data, probes.texts, request.data.calibration_examples)
-        batches = (
-            *verification_batches(checkpoint.tokenizer, texts, max_length),
-            *single_batches(checkpoint.tokenizer, reference_texts(checkpoint.tokenizer, max_length), max_length),
+        references = reference_texts(checkpoint.tokenizer, max_length)
+        inputs = VerificationInputs(
+            tuple(verification_batches(checkpoint.tokenizer, texts, max_length)),
+            tuple(single_batches(checkpoint.tokenizer, references, max_length)),
         )
         job = Job(
             request,
@@ -104,7 +105,7 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
             max_length,
             flops_tokens,
             texts,
-            batches,
+            inputs,
             staging,
             progress,
         )

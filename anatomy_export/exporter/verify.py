@@ -104,6 +104,26 @@ def logits_of(forward: Forward, batches: Sequence[Batch]) -> list[np.ndarray]:
     return [forward(batch) for batch in batches]
 
 
+@dataclass(frozen=True)
+class VerificationInputs:
+    """What every computation is compared on: padded `batches`, and texts `alone`, run one a call without padding."""
+
+    batches: tuple[Batch, ...]
+    alone: tuple[Batch, ...] = ()
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Texts and tokens of every batch, then of those alone, as `logits` has them."""
+        shapes = [batch["input_ids"].shape for batch in self.batches]
+        longest = max((text["input_ids"].shape[1] for text in self.alone), default=0)
+        return [*shapes, (len(self.alone), longest)] if self.alone else shapes
+
+    def logits(self, forward: Forward) -> list[np.ndarray]:
+        """Logits (batch, classes) of every batch, then of those alone together."""
+        logits = logits_of(forward, self.batches)
+        return [*logits, np.concatenate(logits_of(forward, self.alone))] if self.alone else logits
+
+
 def torch_forward(model) -> Forward:
     """Logits (batch, classes) of a torch classifier as a function of NumPy inputs."""
 
@@ -118,14 +138,14 @@ def compare_all(
     reference_name: str,
     reference: Sequence[np.ndarray],
     others: Mapping[str, Sequence[np.ndarray]],
-    batches: Sequence[Batch],
+    shapes: Sequence[tuple[int, int]],
     tolerance: float = TOLERANCE,
 ) -> tuple[Comparison, ...]:
-    """Compare each of `others` with the reference: logits (batch, classes), one array a batch."""
+    """Compare each of `others` with the reference: logits (batch, classes), one array for each of `shapes`."""
     return tuple(
-        compare_logits(f"{reference_name} vs {name}", expected, found, batch["input_ids"].shape, tolerance)
+        compare_logits(f"{reference_name} vs {name}", expected, found, shape, tolerance)
         for name, logits in others.items()
-        for batch, expected, found in zip(batches, reference, logits, strict=True)
+        for shape, expected, found in zip(shapes, reference, logits, strict=True)
     )
 
 
