@@ -221,6 +221,11 @@ def _refuse_contradictions(options: dict) -> None:
             refuse_together(spelled, "is a budget", tuple(other for other in BUDGETS if other != budget))
 
 
+def _short(number: float) -> str:
+    """Two decimals, or where those would say nothing two digits."""
+    return f"{number:,.2f}" if number >= 0.1 else f"{number:.2g}"
+
+
 def _result_table(result) -> Table:
     table = Table(title=None)
     for heading in ("", "dense", "pruned", "change"):
@@ -234,7 +239,7 @@ def _result_table(result) -> Table:
     scale = {"flops": 1e9, "size_bytes": 1e6}
     for name, label in labels.items():
         dense, pruned = getattr(result, name)
-        shown = [f"{value / scale[name]:,.2f}" if name in scale else f"{value:,}" for value in (dense, pruned)]
+        shown = [_short(value / scale[name]) if name in scale else f"{value:,}" for value in (dense, pruned)]
         table.add_row(label, *shown, f"{(pruned - dense) / dense:+.1%}")
     if result.precision is not None:
         table.add_row("precision", "fp32", result.precision.name, f"{result.precision.agreement:.1%} the same class")

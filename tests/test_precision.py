@@ -233,7 +233,9 @@ def test_an_int8_bundle_says_what_it_is_and_verifies(bert_directory, data_file, 
     assert (body["precision"], body["conversion"]["method"]) == ("int8", "dynamic")
     assert (body["conversion"]["target_cpu"], body["conversion"]["reduce_range"]) == ("portable", True)
     assert "note: int8 weights have 7 bits, which every CPU computes right (--target-cpu portable)" in result.stderr
-    assert "Its weights have 7 bits, which every CPU computes right." in (output / "README.md").read_text()
+    card = (output / "README.md").read_text()
+    assert "Its weights have 7 bits, which every CPU computes right." in card
+    assert "what shares a batch changes a text's logits a little" in card
     assert body["reference_tolerance"] >= 0.05 > body["tolerance"]
     session = onnxruntime.InferenceSession(str(output / "model.onnx"))
     assert (
@@ -243,7 +245,7 @@ def test_an_int8_bundle_says_what_it_is_and_verifies(bert_directory, data_file, 
     verified = run("verify", output, "--json")
     assert verified.exit_code == 0, verified.stderr
     assert json.loads(verified.stdout)["max_abs_error"] < 1e-4
-    assert "int8" in (output / "README.md").read_text().split("---")[1]
+    assert "int8" in card.split("---")[1]
 
 
 def test_a_conversion_that_ruins_the_model_writes_nothing(bert_directory, data_file, tmp_path, monkeypatch):

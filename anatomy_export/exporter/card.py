@@ -149,9 +149,14 @@ def _precision_sentence(facts: "BundleFacts") -> str:
         True: " Its weights have 7 bits, which every CPU computes right.",
         False: " Its weights have 8 bits, whose sums saturate on x86 without VNNI: run it on CPUs with VNNI, or ARM.",
     }[facts.conversion.get("reduce_range")]
+    ranges = ""
+    if facts.conversion.get("method") == "dynamic":
+        ranges = (
+            " Ranges of activations are those of a whole call: what shares a batch changes a text's logits a little."
+        )
     return (
         f"Then converted to {facts.precision}{f' ({how})' if how else ''}, which is judged by accuracy, not by "
-        f"equality: the dense column is float32, the pruned one is the file that is here.{weights}"
+        f"equality: the dense column is float32, the pruned one is the file that is here.{weights}{ranges}"
     )
 
 
