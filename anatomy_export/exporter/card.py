@@ -152,7 +152,7 @@ def _precision_sentence(facts: "BundleFacts") -> str:
     ranges = ""
     if facts.conversion.get("method") == "dynamic":
         ranges = (
-            " Ranges of activations are those of a whole call: what shares a batch changes a text's logits a little."
+            " Ranges of activations are those of a whole call: what shares a batch changes logits a little."
         )
     return (
         f"Then converted to {facts.precision}{f' ({how})' if how else ''}, which is judged by accuracy, not by "
