@@ -151,9 +151,7 @@ def _precision_sentence(facts: "BundleFacts") -> str:
     }[facts.conversion.get("reduce_range")]
     ranges = ""
     if facts.conversion.get("method") == "dynamic":
-        ranges = (
-            " Ranges of activations are those of a whole call: what shares a batch changes logits a little."
-        )
+        ranges = " Ranges of activations are those of a whole call: what shares a batch changes logits a little."
     return (
         f"Then converted to {facts.precision}{f' ({how})' if how else ''}, which is judged by accuracy, not by "
         f"equality: the dense column is float32, the pruned one is the file that is here.{weights}{ranges}"
