@@ -56,7 +56,7 @@ def decision_lock(target: Path) -> Iterator[None]:
             f"another process holds {path} for {WAIT_S:.0f} s; next step: see whether it hangs, or choose another "
             "--output"
         ) from error
-    except NotImplementedError:
+    except NotImplementedError:  # a file system without locks: work goes on, and the swap looks again
         pass
     except OSError as error:
         if error.errno not in UNSUPPORTED:
