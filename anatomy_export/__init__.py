@@ -4,16 +4,16 @@ Importing this package imports no torch; the functions below do, when called.
 """
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from anatomy_export.errors import AnatomyError, VerifyError
+from anatomy_export.core.errors import AnatomyError, VerifyError
+from anatomy_export.core.version import __version__
 
 if TYPE_CHECKING:
-    from anatomy_export.exporter.anatomy import Anatomy
-    from anatomy_export.exporter.plan import PrunePlan
+    from anatomy_export.paper.anatomy import Anatomy
+    from anatomy_export.plans.plan import PrunePlan
 
-__version__ = version("anatomy-export")
+
 __all__ = ["AnatomyError", "VerifyError", "__version__", "load", "plan", "score", "slice_neurons"]
 
 
@@ -57,7 +57,7 @@ def score(
     Raises:
         AnatomyError: an unsupported family, another precision or device, no probes, or one longer than the model takes.
     """
-    from anatomy_export.exporter.api import score_model
+    from anatomy_export.jobs.api import score_model
 
     return score_model(model, tokenizer, probes, strong_threshold=strong_threshold, max_length=max_length)
 
@@ -91,7 +91,7 @@ def plan(
     Raises:
         AnatomyError: an unknown preset or layer, a threshold that empties a layer, or too many strong neurons.
     """
-    from anatomy_export.exporter.api import paper_plan
+    from anatomy_export.jobs.api import paper_plan
 
     return paper_plan(
         model,
@@ -118,6 +118,6 @@ def slice_neurons(model, plan: "PrunePlan"):
     Raises:
         AnatomyError: the plan was made for another model.
     """
-    from anatomy_export.exporter.prune import slice_neurons
+    from anatomy_export.models.prune import slice_neurons
 
     return slice_neurons(model, plan)

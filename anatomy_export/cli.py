@@ -7,9 +7,8 @@ from typing import Any
 import click
 from rich.table import Table
 
-from anatomy_export import __version__
-from anatomy_export.cli_bench import bench, doctor
-from anatomy_export.cli_common import (
+from anatomy_export.commands.bench import bench, doctor
+from anatomy_export.commands.common import (
     CRITERION_NAMES,
     HELP_NAMES,
     MAX_LENGTH_HELP,
@@ -27,12 +26,13 @@ from anatomy_export.cli_common import (
     refuse_together,
     share,
 )
-from anatomy_export.cli_onnx import slice_onnx
-from anatomy_export.cli_precision import precision_of, precision_options, refuse_precision_alone
-from anatomy_export.cli_report import report
-from anatomy_export.cli_study import pareto, score, study
-from anatomy_export.cli_verify import verify
-from anatomy_export.progress import Progress
+from anatomy_export.commands.precision_options import precision_of, precision_options, refuse_precision_alone
+from anatomy_export.commands.report import report
+from anatomy_export.commands.slice_onnx import slice_onnx
+from anatomy_export.commands.study import pareto, score, study
+from anatomy_export.commands.verify import verify
+from anatomy_export.core.progress import Progress
+from anatomy_export.core.version import __version__
 
 
 @click.group(cls=AnatomyGroup, context_settings=HELP_NAMES)
@@ -155,9 +155,11 @@ def export(**options) -> None:
     """Score, prune, export to ONNX, verify, and write a directory that ships."""
     options["mode"] = _mode({name: options.pop(f"{name}_" if name == "slice" else name) for name in MODES})
     _refuse_contradictions(options)
-    from anatomy_export.exporter.pipeline import run_export
-    from anatomy_export.exporter.plan import width_multiple
-    from anatomy_export.exporter.request import DataOptions, ExportRequest, ScoreOptions
+    from anatomy_export.jobs.export import run_export
+    from anatomy_export.jobs.export_request import ExportRequest
+    from anatomy_export.jobs.source_data import DataOptions
+    from anatomy_export.planning.allocate import width_multiple
+    from anatomy_export.planning.options import ScoreOptions
 
     as_json = options.pop("as_json")
     if options["align"] is not None:
@@ -186,7 +188,7 @@ def _mode(flags: dict[str, bool]) -> str:
 
 def _refuse_contradictions(options: dict) -> None:
     """Options that would be ignored in silence are wrong usage."""
-    from anatomy_export.exporter.request import BUDGETS, OF_ANATOMY, PAPERS_OWN
+    from anatomy_export.planning.options import BUDGETS, OF_ANATOMY, PAPERS_OWN
 
     how = ("criterion", "compensate", "allocate", "align", "seed", *OF_ANATOMY)
     choosing = (*BUDGETS, "batch", "seq_len", *PAPERS_OWN, *how)
@@ -272,7 +274,7 @@ def plan() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def plan_show(file: Path, as_json: bool) -> None:
     """Print a plan.json as a table."""
-    from anatomy_export.exporter.plan import read_plan
+    from anatomy_export.plans.plan import read_plan
 
     found = read_plan(file)
     if as_json:
@@ -327,8 +329,8 @@ def _error_left(repair: dict) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def finetune(**options) -> None:
     """Fine-tune a classifier by the paper's recipe, for models that come without a head."""
-    from anatomy_export.models.finetune import Recipe
-    from anatomy_export.models.finetune_job import run_finetune
+    from anatomy_export.jobs.finetune import run_finetune
+    from anatomy_export.zoo.finetune import Recipe
 
     quiet_libraries()
     recipe = Recipe(**{name: options.pop(name) for name in ("epochs", "learning_rate", "batch_size", "seed")})

@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 
 from anatomy_export.bench.environment import describe_environment
+from anatomy_export.calibration.batches import calibration_batches
+from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.data import movie_reviews
-from anatomy_export.exporter.calibrate import calibration_batches
-from anatomy_export.exporter.criteria import Context
-from anatomy_export.exporter.measure import choose_widths, kept_neurons, measure
-from anatomy_export.exporter.refit import refit
-from anatomy_export.files import write_atomic
-from anatomy_export.models import model_blocks
+from anatomy_export.core.progress import Progress
+from anatomy_export.criteria.measure import measure
+from anatomy_export.criteria.registry import Context
+from anatomy_export.data.loading import movie_reviews
 from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.models.zoo import resolve_model
-from anatomy_export.progress import Progress
+from anatomy_export.models.families import model_blocks
+from anatomy_export.planning.allocate import choose_widths, kept_neurons
+from anatomy_export.repair.refit import refit
+from anatomy_export.zoo.embedded import resolve_model
 
 SENTENCES, TOKENS, KEEP_RATIO, ALIGN = 512, 128, 0.5, 16
 CRITERION = "obs-gradient"

@@ -13,20 +13,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anatomy_export.data import movie_reviews
-from anatomy_export.exporter.criteria import CRITERIA
-from anatomy_export.exporter.frontier import (
+from anatomy_export.core.files import write_atomic
+from anatomy_export.core.progress import Progress
+from anatomy_export.criteria.registry import CRITERIA
+from anatomy_export.data.loading import movie_reviews
+from anatomy_export.evaluation.metrics import compare_predictions
+from anatomy_export.evaluation.torch_classifier import class_probabilities
+from anatomy_export.models.checkpoint import load_checkpoint
+from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.planning.sweep import (
     Refused,
     Way,
     prune_ways,
 )
-from anatomy_export.exporter.predictions import class_probabilities, compare_predictions
-from anatomy_export.exporter.refit import FITTED_TO
-from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.files import write_atomic
-from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.models.zoo import resolve_model
-from anatomy_export.progress import Progress
+from anatomy_export.repair.refit import FITTED_TO
+from anatomy_export.zoo.embedded import resolve_model
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.tables import markdown_table
-from anatomy_export.exporter.allocate import SENSITIVITY, UNIFORM
-from anatomy_export.exporter.criteria import CRITERIA
+from anatomy_export.criteria.registry import CRITERIA
+from anatomy_export.planning.allocate import SENSITIVITY, UNIFORM
 
 HERE = Path(__file__).parent
 DEFAULT = "obs-gradient/sensitivity/auto"

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from anatomy_export.bench.timing import BenchRequest, run_bench
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.exporter.onnx_export import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
+from anatomy_export.core.progress import Progress
+from anatomy_export.exporter.torch_to_onnx import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
+from anatomy_export.jobs.bench_bundles import make_bundle
 from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.models.zoo import resolve_model
-from anatomy_export.progress import Progress
+from anatomy_export.zoo.embedded import resolve_model
 
 MODELS = ("bert-base", "gpt2-base")
 EXPORTS = (("optimum", "ort"), ("dynamo", "ort"), ("dynamo", "none"))
@@ -39,7 +40,7 @@ def main() -> None:
             )
             study[model] = {
                 "fused_nodes": {path.stem: fused_counts(operator_counts(path)) for path in paths},
-                **run_bench(request, progress).body,
+                **run_bench(request, progress, make_bundle).body,
             }
         for one in study[model]["results"]:
             print(model, one["name"], one["batch"], f"{one['median_s']:.4f} s", f"{one['speedup']:.3f}x of optimum")

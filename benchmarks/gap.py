@@ -16,7 +16,8 @@ from anatomy_export.bench.plots import latency_plot
 from anatomy_export.bench.simulation import interval_coverage
 from anatomy_export.bench.timing import BenchRequest, find_variants, run_bench
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.progress import Progress
+from anatomy_export.core.progress import Progress
+from anatomy_export.jobs.bench_bundles import make_bundle
 
 HERE = Path(__file__).parent
 SIMULATED_RUNS = 2000
@@ -31,13 +32,16 @@ def main() -> None:
     if "harness" in parts:
         write("gap-harness.json", harness())
     if "gap" in parts:
-        bodies = [run_bench(gap_request(batch), progress).body for batch in ROUNDS_BY_BATCH]
+        bodies = [run_bench(gap_request(batch), progress, make_bundle).body for batch in ROUNDS_BY_BATCH]
         write("gap.json", bodies)
         plot = latency_plot(bodies)
         assert plot is not None
         (HERE / "gap.svg").write_bytes(plot)
     if "pair" in parts:
-        write("gap-pair.json", [run_bench(pair_request(batch, progress), progress).body for batch in ROUNDS_BY_BATCH])
+        write(
+            "gap-pair.json",
+            [run_bench(pair_request(batch, progress), progress, make_bundle).body for batch in ROUNDS_BY_BATCH],
+        )
 
 
 def gap_request(batch: int) -> BenchRequest:
@@ -55,7 +59,7 @@ def gap_request(batch: int) -> BenchRequest:
 
 def pair_request(batch: int, progress: Progress) -> BenchRequest:
     dense = BenchRequest(model="bert-base", engines=("ort",), modes=("dense",))
-    bundle = find_variants(dense, progress)[0].bundles["ort"]
+    bundle = find_variants(dense, progress, make_bundle)[0].bundles["ort"]
     return BenchRequest(
         bundles=(bundle, bundle),
         engines=("ort",),

@@ -14,20 +14,20 @@ import numpy as np
 from frontier_tables import paired
 from study_tables import drop_from_dense, gain_over_random, load_study, presets
 
-from anatomy_export.cli_common import quiet_libraries
-from anatomy_export.data import Examples, movie_reviews
-from anatomy_export.exporter.anatomy import Anatomy
-from anatomy_export.exporter.anatomy_summary import summarize_anatomy
-from anatomy_export.exporter.plan import threshold_plan
-from anatomy_export.exporter.predictions import encode_texts, encoded_probabilities
-from anatomy_export.exporter.prune import mask_neurons_
-from anatomy_export.exporter.score import score_anatomy
-from anatomy_export.exporter.thresholds import ThresholdSetup, early_layers
-from anatomy_export.files import write_atomic
+from anatomy_export.commands.common import quiet_libraries
+from anatomy_export.core.files import write_atomic
+from anatomy_export.core.progress import Progress
+from anatomy_export.data.loading import Examples, movie_reviews
+from anatomy_export.data.probes import BUILT_IN_PROBES
+from anatomy_export.evaluation.torch_classifier import encode_texts, encoded_probabilities
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
-from anatomy_export.models.zoo import EMBEDDED_MODELS, minilm_directory, resolve_model
-from anatomy_export.probes import BUILT_IN_PROBES
-from anatomy_export.progress import Progress
+from anatomy_export.models.prune import mask_neurons_
+from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.paper.anatomy_summary import summarize_anatomy
+from anatomy_export.paper.rule import threshold_plan
+from anatomy_export.paper.scoring import score_anatomy
+from anatomy_export.paper.thresholds import ThresholdSetup, early_layers
+from anatomy_export.zoo.embedded import EMBEDDED_MODELS, minilm_directory, resolve_model
 
 HOLDS, FAILS, UNDECIDED, UNTESTABLE = "holds", "does not hold", "undecided", "not testable here"
 NEARLY_THE_SAME = 0.8  # of a Jaccard index

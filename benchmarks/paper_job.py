@@ -10,7 +10,8 @@ from pathlib import Path
 from anatomy_export.bench.paper import PaperRequest, run_paper
 from anatomy_export.bench.plots import paper_plot
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.progress import Progress
+from anatomy_export.core.progress import Progress
+from anatomy_export.jobs.bench_bundles import make_bundle
 
 HERE = Path(__file__).parent
 THREADS = usable_cores()
@@ -25,7 +26,7 @@ REQUESTS = {
 
 def main() -> None:
     for name in sys.argv[1:] or REQUESTS:
-        body = run_paper(REQUESTS[name], Progress()).body
+        body = run_paper(REQUESTS[name], Progress(), make_bundle).body
         (HERE / f"paper-{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
         plot = paper_plot(body)
         assert plot is not None

@@ -11,12 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anatomy_export.bench.timing import BenchRequest, run_bench
+from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.exporter.pipeline import run_export
-from anatomy_export.exporter.precision import chosen_precision
-from anatomy_export.exporter.request import ExportRequest
-from anatomy_export.files import write_atomic
-from anatomy_export.progress import Progress
+from anatomy_export.core.progress import Progress
+from anatomy_export.evaluation.precision_gate import chosen_precision
+from anatomy_export.jobs.bench_bundles import make_bundle
+from anatomy_export.jobs.export import run_export
+from anatomy_export.jobs.export_request import ExportRequest
 
 OUTPUT = Path(__file__).with_suffix(".json")
 MODELS = ("bert", "bert-base")
@@ -49,7 +50,7 @@ def main(
                 launches=launches,
                 threads=usable_cores(),
             )
-            found[Path(model).name] = {"bundles": bundles, "bench": run_bench(request, progress).body}
+            found[Path(model).name] = {"bundles": bundles, "bench": run_bench(request, progress, make_bundle).body}
             write_atomic(output, json.dumps(found, indent=1) + "\n")
     return found
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 from anatomy_export.bench.environment import describe_environment
+from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import forget_peak, peak_rss_bytes
-from anatomy_export.exporter.score import score_anatomy
-from anatomy_export.files import write_atomic
+from anatomy_export.core.progress import Progress
+from anatomy_export.data.probes import BUILT_IN_PROBES
 from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.models.zoo import resolve_model
-from anatomy_export.probes import BUILT_IN_PROBES
-from anatomy_export.progress import Progress
+from anatomy_export.paper.scoring import score_anatomy
+from anatomy_export.zoo.embedded import resolve_model
 
 MODEL, THREADS, PROCESSES = "bert-base", 2, 5
 

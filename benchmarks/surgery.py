@@ -17,20 +17,20 @@ import numpy as np
 import torch
 import transformers
 
-from anatomy_export.data import movie_reviews
-from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.evaluate import OnnxClassifier
-from anatomy_export.exporter.frontier import Pruned, Way, prune_ways
-from anatomy_export.exporter.plan import PrunePlan
-from anatomy_export.exporter.prune import slice_neurons
-from anatomy_export.exporter.repair import Repair
-from anatomy_export.exporter.slice_job import SliceRequest, run_slice
-from anatomy_export.exporter.verify import logits_of, torch_forward, verification_batches
-from anatomy_export.files import write_atomic
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.files import write_atomic
+from anatomy_export.core.progress import Progress
+from anatomy_export.data.loading import movie_reviews
+from anatomy_export.data.probes import BUILT_IN_PROBES
+from anatomy_export.evaluation.comparison import logits_of, torch_forward, verification_batches
+from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
+from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
-from anatomy_export.models.zoo import resolve_model
-from anatomy_export.probes import BUILT_IN_PROBES
-from anatomy_export.progress import Progress
+from anatomy_export.models.prune import slice_neurons
+from anatomy_export.planning.sweep import Pruned, Way, prune_ways
+from anatomy_export.plans.plan import PrunePlan
+from anatomy_export.plans.repair import Repair
+from anatomy_export.zoo.embedded import resolve_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from test_onnx_surgery_exports import EXPORTERS, FAMILY_NAMES, KEEP, plan_for, repair_for, sensitive_checkpoint

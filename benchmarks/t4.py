@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from anatomy_export.exporter.flops import FlopModel, ffn_flops_token
+from anatomy_export.models.flops import FlopModel, ffn_flops_token
 
 PEAK_FLOPS_PER_S = {"fp32": 8.1e12, "fp16": 65e12}
 BYTES = {"fp32": 4, "fp16": 2}

@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 
 from anatomy_export.bench.timing import BenchRequest, run_bench
+from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.exporter.pipeline import run_export
-from anatomy_export.exporter.plan import read_plan
-from anatomy_export.exporter.request import DataOptions, ExportRequest
-from anatomy_export.files import write_atomic
-from anatomy_export.progress import Progress
+from anatomy_export.core.progress import Progress
+from anatomy_export.jobs.bench_bundles import make_bundle
+from anatomy_export.jobs.export import run_export
+from anatomy_export.jobs.export_request import ExportRequest
+from anatomy_export.jobs.source_data import DataOptions
+from anatomy_export.plans.plan import read_plan
 
 TARGET, BATCH, TOKENS, CALIBRATION_SENTENCES = 1.5, 1, 128, 64
 
@@ -37,7 +39,7 @@ def main() -> None:
             launches=3,
             threads=usable_cores(),
         )
-        body = run_bench(request, progress).body
+        body = run_bench(request, progress, make_bundle).body
     found = next(one for one in body["results"] if one["variant"] == "slice")
     result = {
         "target": TARGET,

@@ -16,10 +16,10 @@ import transformers
 from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from anatomy_export.bundle.manifest import manifest_checksum
 from anatomy_export.cli import main
-from anatomy_export.exporter.bundle import manifest_checksum
-from anatomy_export.models import FAMILIES, model_blocks
 from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.families import FAMILIES, model_blocks
 
 WORDS = [
     "the",

@@ -12,8 +12,8 @@ import torch
 from conftest import tiny_checkpoint
 
 import anatomy_export
-from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.score import score_anatomy
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.paper.scoring import score_anatomy
 
 TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 

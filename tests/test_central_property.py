@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from anatomy_export.exporter.evaluate import OnnxClassifier
-from anatomy_export.exporter.onnx_export import export_onnx
-from anatomy_export.exporter.onnx_model import OnnxModel
-from anatomy_export.exporter.onnx_surgery import slice_onnx
-from anatomy_export.exporter.plan import LayerPlan, PrunePlan, identity_plan
-from anatomy_export.exporter.prune import mask_neurons_, slice_neurons
-from anatomy_export.exporter.repair import LayerRepair, Repair, read_repair
-from anatomy_export.exporter.score import model_fingerprint
-from anatomy_export.exporter.verify import VerificationInputs, compare_all, torch_forward, verification_batches
-from anatomy_export.models import model_blocks
+from anatomy_export.core.progress import Progress
+from anatomy_export.evaluation.comparison import VerificationInputs, compare_all, torch_forward, verification_batches
+from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
+from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from anatomy_export.progress import Progress
+from anatomy_export.models.families import model_blocks
+from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.prune import mask_neurons_, slice_neurons
+from anatomy_export.plans.plan import LayerPlan, PrunePlan, identity_plan
+from anatomy_export.plans.repair import LayerRepair, Repair, read_repair
+from anatomy_export.surgery.cut import slice_onnx
+from anatomy_export.surgery.model import OnnxModel
 
 WIDTH, LAYERS = 24, 3
 ONNX_SEED = 11

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from anatomy_export.bench.placement import check_placement, matmul_model, open_session
-from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
+from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
+from anatomy_export.evaluation.inputs import Inputs
 
-Inputs = dict[str, np.ndarray]
 Call = Callable[[], np.ndarray | None]
 ROOFLINE_SHAPE = (1024, 768, 3072)
 FIXED_STEPS = 300_000
@@ -138,7 +138,7 @@ class TorchEngine:
             raise MissingExtraError("torch", "cpu") from error
         import transformers
 
-        from anatomy_export.exporter.onnx_export import graph_inputs
+        from anatomy_export.exporter.torch_to_onnx import graph_inputs
         from anatomy_export.models.checkpoint import checkpoint_of, load_checkpoint
 
         torch.set_num_threads(spec.threads)

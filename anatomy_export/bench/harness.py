@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, Inputs
+from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.worker import QUIET_LIMIT_S, serve
+from anatomy_export.core.errors import AnatomyError, ProviderError, Terminated
 from anatomy_export.core.platform import was_killed
-from anatomy_export.errors import AnatomyError, ProviderError, Terminated
-from anatomy_export.progress import Progress
+from anatomy_export.core.progress import Progress
+from anatomy_export.evaluation.inputs import Inputs
 
 MIN_WARMUPS = 3
 MAX_WARMUPS = 12

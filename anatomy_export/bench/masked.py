@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, Inputs
+from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.harness import Measured, Pool, measure, no_engine_left
 from anatomy_export.bench.stats import median_interval, paired_ratio
+from anatomy_export.core.errors import Terminated
 from anatomy_export.core.platform import cpu_model, usable_cores
-from anatomy_export.errors import Terminated
-from anatomy_export.exporter.onnx_export import export_onnx
-from anatomy_export.exporter.plan import PrunePlan
-from anatomy_export.exporter.prune import mask_neurons_
+from anatomy_export.core.progress import Progress
+from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint, sequence_length
-from anatomy_export.progress import Progress
+from anatomy_export.models.prune import mask_neurons_
+from anatomy_export.plans.plan import PrunePlan
 
 EXAMPLES, BATCH, LENGTH = 1000, 32, 100
 ROUNDS, GROUP = 20, 4

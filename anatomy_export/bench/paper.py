@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for, require_engines
+from anatomy_export.bench.engines import EngineSpec, fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
 from anatomy_export.bench.harness import Pool, Samples, measure, no_engine_left, require_provider
 from anatomy_export.bench.results import BenchResult
@@ -25,11 +25,12 @@ from anatomy_export.bench.timing import (
     roofline_specs,
     settings_of,
 )
-from anatomy_export.bench.variants import Variant, made_variants
-from anatomy_export.data import load_dataset, movie_reviews
-from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.plan import width_multiple
-from anatomy_export.progress import Progress
+from anatomy_export.bench.variants import MakeBundle, Variant, made_variants
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.progress import Progress
+from anatomy_export.data.loading import load_dataset, movie_reviews
+from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.planning.allocate import width_multiple
 
 LAYOUTS = ("padded", "bucketed")
 IMDB_MEAN_WORDS = 234.76
@@ -61,7 +62,7 @@ class _Batches:
     rows: list[list[int]]
 
 
-def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
+def run_paper(request: PaperRequest, progress: Progress, make_bundle: MakeBundle) -> BenchResult:
     """Run the paper's job on every engine and variant, interleaved batch by batch.
 
     Ctrl-C and SIGTERM end the run early: the result then holds the batches done so far and says `partial`.
@@ -81,6 +82,7 @@ def run_paper(request: PaperRequest, progress: Progress) -> BenchResult:
         align=width_multiple("auto"),
         fuses={fused_for(engine, request.provider) for engine in request.engines},
         dense_fuses=set(),
+        make_bundle=make_bundle,
         progress=progress,
     )
     check_length(variants, request.length)

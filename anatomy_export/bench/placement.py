@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from anatomy_export.errors import AnatomyError, MissingExtraError, ProviderError
+from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
 
 PRODUCT_OPERATORS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "QLinearMatMul")
 HOW_TO = {

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable
 
-from anatomy_export.errors import MissingExtraError
+from anatomy_export.core.errors import MissingExtraError
 
 MARKS = "osD^v<>Ph*"
 MARKERS = {"mask": "s", "slice": "o"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anatomy_export.bench.stats import unpaired_ratio
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 
 FORMAT_VERSION = 3
 MUST_MATCH = (

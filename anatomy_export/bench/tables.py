@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from anatomy_export.bench.stats import MIN_ROUNDS
-from anatomy_export.names import markdown_text
+from anatomy_export.core.names import markdown_text
 
 HEADINGS = ("engine", "variant", "b×tokens", "ms", "× dense", "× torch", "closure", "peak", "MB")
 TERMINAL_HEADINGS = HEADINGS[:-1]

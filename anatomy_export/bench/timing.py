@@ -9,18 +9,19 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, Inputs, fused_for, require_engines
+from anatomy_export.bench.engines import EngineSpec, fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
 from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left, require_provider
 from anatomy_export.bench.inputs import SEED, random_inputs
 from anatomy_export.bench.results import FORMAT_VERSION, BenchResult, inputs_sha256
 from anatomy_export.bench.stats import Ratio, closure_of, paired_ratio, summarize
-from anatomy_export.bench.variants import Variant, given_variants, made_variants
-from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.plan import width_multiple
-from anatomy_export.exporter.target_cpu import PORTABLE
-from anatomy_export.names import public_name, without_directories
-from anatomy_export.progress import Progress
+from anatomy_export.bench.variants import MakeBundle, Variant, given_variants, made_variants
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.names import public_name, without_directories
+from anatomy_export.core.progress import Progress
+from anatomy_export.core.target_cpu import PORTABLE
+from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.planning.allocate import width_multiple
 
 ROOFLINES = ("torch", "ort", "openvino")
 UNKNOWN_VOCABULARY = 4000
@@ -66,7 +67,7 @@ class Contestant:
     spec: EngineSpec
 
 
-def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
+def run_bench(request: BenchRequest, progress: Progress, make_bundle: MakeBundle) -> BenchResult:
     """Make what is missing, then time everything in one interleaved run.
 
     Ctrl-C and SIGTERM end the run early: the result then holds the rounds done so far and says `partial`.
@@ -77,7 +78,7 @@ def run_bench(request: BenchRequest, progress: Progress) -> BenchResult:
     engines = (*request.engines, *request.baselines)
     require_engines(engines)
     require_provider(request.provider, engines)
-    variants = find_variants(request, progress)
+    variants = find_variants(request, progress, make_bundle)
     contestants = _contestants(request, variants)
     shapes = [(batch, length) for batch in request.batches for length in request.lengths]
     inputs = _random_inputs(variants, shapes)
@@ -134,7 +135,7 @@ def settings_of(request) -> dict:
     return {**values, "model": public_name(request.model), "precision": "fp32", "seed": SEED}
 
 
-def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
+def find_variants(request: BenchRequest, progress: Progress, make_bundle: MakeBundle) -> list[Variant]:
     """The bundles that were given, or those of the model, made where they are not cached."""
     if request.bundles:
         return given_variants(list(request.bundles))
@@ -146,6 +147,7 @@ def find_variants(request: BenchRequest, progress: Progress) -> list[Variant]:
         align=width_multiple(request.align),
         fuses={fused_for(engine, request.provider) for engine in request.engines},
         dense_fuses={fused_for(engine, request.provider) for engine in request.baselines},
+        make_bundle=make_bundle,
         progress=progress,
         precisions=request.precisions,
         target_cpu=request.target_cpu,
@@ -244,7 +246,7 @@ def _max_positions(config: dict) -> int | None:
     """How many tokens a model of this config takes; None where that is not known."""
     if not find_spec("torch"):
         return None
-    from anatomy_export.models import FAMILIES
+    from anatomy_export.models.families import FAMILIES
 
     family = FAMILIES.get(config.get("model_type", ""))
     try:

@@ -2,20 +2,41 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from anatomy_export.bench.environment import package_versions
-from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.bundle import FORMAT_VERSION, read_manifest
-from anatomy_export.exporter.flops import FlopModel
-from anatomy_export.exporter.target_cpu import PORTABLE, int8_weights
-from anatomy_export.fetch import cache_directory, cache_lock
-from anatomy_export.files import MANIFEST, sha256_file
-from anatomy_export.progress import Progress
+from anatomy_export.bundle.manifest import FORMAT_VERSION, read_manifest
+from anatomy_export.core.cache import cache_directory, cache_lock
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.files import MANIFEST, sha256_file
+from anatomy_export.core.progress import Progress
+from anatomy_export.core.target_cpu import PORTABLE, int8_weights
+from anatomy_export.models.flops import FlopModel
 
 MODES = ("dense", "mask", "slice")
-PLAIN = {"criterion": "anatomy", "compensate": "none", "allocate": "uniform"}
+
+
+@dataclass(frozen=True)
+class BundleOrder:
+    """A bundle that is to be made of `model` in `directory`: its checkpoint beside the graph, no dense graph compared.
+
+    `plan`, or `keep_ratio` of each layer's neurons with widths rounded up to a multiple of `align`; neither for dense.
+    """
+
+    model: str
+    mode: str
+    directory: Path
+    fuse: str
+    plan: Path | None
+    keep_ratio: float | None
+    align: int
+    precision: str
+    target_cpu: str
+
+
+MakeBundle = Callable[[BundleOrder, Progress], object]
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,7 @@ def made_variants(
     align: int,
     fuses: set[str],
     dense_fuses: set[str],
+    make_bundle: MakeBundle,
     progress: Progress,
     precisions: tuple[str, ...] = ("fp32",),
     target_cpu: str = PORTABLE,
@@ -89,15 +111,16 @@ def made_variants(
         precisions: of the `.onnx` file; each variant is made in each. `target_cpu`: what int8 weights are for.
         keep_ratios: shares of each layer's neurons that stay, for mask and slice, widths rounded up to a multiple of
             `align`; or `plan`, a plan.json.
+        make_bundle: writes the bundle that an order asks for.
         fuses: which graphs are needed ("ort", "none"); `dense_fuses` are needed for dense besides.
     """
-    from anatomy_export.models.zoo import resolve_model
+    from anatomy_export.zoo.embedded import resolve_model
 
     checkpoint = resolve_model(model, progress).checkpoint
     pruned: list[float | None] = [None] if plan else list(keep_ratios)
     ways = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
     wanted = [(mode, ratio, precision) for precision in precisions for mode, ratio in ways]
-    maker = _Maker(model, _model_identity(checkpoint), align, target_cpu, progress)
+    maker = _Maker(model, _model_identity(checkpoint), align, target_cpu, make_bundle, progress)
     variants = []
     for mode, ratio, precision in wanted:
         bundles = {
@@ -142,6 +165,7 @@ class _Maker:
     identity: str
     align: int
     target_cpu: str
+    make_bundle: MakeBundle
     progress: Progress
 
     def bundle(self, mode: str, ratio: float | None, plan: Path | None, fuse: str, precision: str) -> str:
@@ -165,29 +189,11 @@ class _Maker:
             with cache_lock(directory, self.progress):
                 if not (directory / MANIFEST).is_file():
                     self.progress.note(f"making {label} of {self.model} (kept in {directory.parent})")
-                    self._make(directory, mode, ratio, plan, fuse, precision)
+                    order = BundleOrder(
+                        self.model, mode, directory, fuse, plan, ratio, self.align, precision, self.target_cpu
+                    )
+                    self.make_bundle(order, self.progress)
         return str(directory)
-
-    def _make(
-        self, directory: Path, mode: str, ratio: float | None, plan: Path | None, fuse: str, precision: str
-    ) -> None:
-        from anatomy_export.exporter.pipeline import run_export
-        from anatomy_export.exporter.precision import chosen_precision
-        from anatomy_export.exporter.request import ExportRequest
-
-        request = ExportRequest(
-            model=self.model,
-            mode=mode,
-            output=directory,
-            force=True,
-            plan=plan,
-            fuse=fuse,
-            with_checkpoint=True,
-            compare_dense=False,
-            precision=chosen_precision(precision, target_cpu=self.target_cpu if precision == "int8" else None),
-            score={**PLAIN, "keep_ratio": ratio, "align": self.align} if mode != "dense" and not plan else {},
-        )
-        run_export(request, self.progress)
 
 
 def _model_identity(checkpoint: str) -> str:

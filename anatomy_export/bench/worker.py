@@ -19,7 +19,7 @@ def serve(connection, spec) -> None:
     `("error", text, exit code)`.
     """
     _live_and_die_with_the_parent()
-    from anatomy_export.errors import AnatomyError
+    from anatomy_export.core.errors import AnatomyError
 
     try:
         from anatomy_export.bench.engines import build_engine

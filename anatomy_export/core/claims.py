@@ -16,8 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.locks import LocksUnsupportedError, try_lock
-from anatomy_export.errors import AnatomyError
 
 STAGED, IN_PLACE = "partial", "run"
 

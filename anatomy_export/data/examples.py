@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 
 SPLIT_SEED = 20240607
 SPLITS = ("train", "validation", "test")

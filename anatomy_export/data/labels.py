@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.tables import Column, row_error
-from anatomy_export.errors import AnatomyError
 
 GENERIC = re.compile(r"LABEL_\d+")
 CLASS_NUMBER = re.compile(r"(0|[1-9]\d{0,8})(\.0+)?")

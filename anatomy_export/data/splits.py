@@ -5,9 +5,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.examples import SPLIT_SEED, SPLITS, Examples, examples_of
 from anatomy_export.data.tables import Column, row_error
-from anatomy_export.errors import AnatomyError
 
 SHARES = {"test": 0.2, "train": 0.7, "validation": 0.1}  # of equal claims the first is met
 SPLIT_NAMES = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anatomy_export.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 LARGEST_FIELD = 2**31 - 1

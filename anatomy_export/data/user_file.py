@@ -6,11 +6,11 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.examples import SPLIT_SEED, Dataset, Examples
 from anatomy_export.data.labels import describe_labels, read_labels
 from anatomy_export.data.splits import repetition_notes, split_rows
 from anatomy_export.data.tables import Table, read_table, row_error
-from anatomy_export.errors import AnatomyError
 
 NOTHING = Examples((), ())
 INVISIBLE = ("Cc", "Cf", "Zl", "Zp", "Zs")

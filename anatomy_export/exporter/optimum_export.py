@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from anatomy_export.errors import AnatomyError, MissingExtraError
+from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.models.checkpoint import Checkpoint
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 
 SMALLEST_RIDGE, LARGEST_RIDGE = 1e-10, 1e3
 

@@ -14,9 +14,9 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.errors import AnatomyError, first_line
-from anatomy_export.files import MANIFEST, sha256_file
-from anatomy_export.models import family_of, model_blocks
+from anatomy_export.core.errors import AnatomyError, first_line
+from anatomy_export.core.files import MANIFEST, sha256_file
+from anatomy_export.models.families import family_of, model_blocks
 from anatomy_export.models.recognise import (
     HARMLESS_EXTRA,
     check_config,

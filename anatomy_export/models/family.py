@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 
 IDS_AND_MASK = ("input_ids", "attention_mask")
 WITH_TOKEN_TYPES = (*IDS_AND_MASK, "token_type_ids")

@@ -13,7 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.models.family import Family
 
 SINGLE_LABEL = (None, "single_label_classification")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import transformers
 
-from anatomy_export.data import Examples
-from anatomy_export.progress import Progress
+from anatomy_export.core.progress import Progress
+from anatomy_export.data.loading import Examples
 
 MEASURED_TEXTS = 1000
 MOST_BATCH_TOKENS = 2**14

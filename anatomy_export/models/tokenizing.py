@@ -4,7 +4,7 @@ from pathlib import Path
 
 import transformers
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.models.family import IDS_AND_MASK, Family
 
 PADDING_SIDE = "right"

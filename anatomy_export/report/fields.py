@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anatomy_export.errors import AnatomyError
+from anatomy_export.core.errors import AnatomyError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What each source is, in a few lines."""
 
-from anatomy_export.names import public_name
+from anatomy_export.core.names import public_name
 from anatomy_export.report.sources import Bench, Bundle, Pareto, Score, Source, Study
 from anatomy_export.report.strong import strong_neurons
 from anatomy_export.report.wording import counted, interval, percent

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
-from anatomy_export import __version__
-from anatomy_export.errors import MissingExtraError
-from anatomy_export.names import public_name
+from anatomy_export.core.errors import MissingExtraError
+from anatomy_export.core.names import public_name
+from anatomy_export.core.version import __version__
 from anatomy_export.report.figure import ALL, Choice, Figure, HeatMap, Panel, Part, Row, TextTable
 from anatomy_export.report.interactive import heat_plot, panel_plot
 from anatomy_export.report.overview import facts, footer_facts

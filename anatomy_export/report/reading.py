@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.results import read_results
-from anatomy_export.errors import AnatomyError
-from anatomy_export.exporter.anatomy import Anatomy
-from anatomy_export.exporter.bundle import read_manifest
-from anatomy_export.exporter.plan import read_plan
-from anatomy_export.names import public_name
+from anatomy_export.bundle.manifest import read_manifest
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.names import public_name
+from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.plans.plan import read_plan
 from anatomy_export.report.fields import Fields, read_fields
 from anatomy_export.report.sources import Bench, Bundle, Comparison, Pareto, Score, Seconds, Setup, Source, Study
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from anatomy_export.exporter.anatomy import Anatomy
-from anatomy_export.exporter.plan import PrunePlan
+from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.plans.plan import PrunePlan
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anatomy_export.errors import MissingExtraError
+from anatomy_export.core.errors import MissingExtraError
 from anatomy_export.report.figure import ALL, Figure, HeatMap, Panel, Series, TextTable
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -5,8 +5,8 @@ import re
 import pytest
 from report_inputs import write_bench, write_bundle, write_pareto, write_study
 
-from anatomy_export.progress import Progress
-from anatomy_export.report.job import ReportRequest, run_report
+from anatomy_export.core.progress import Progress
+from anatomy_export.jobs.report import ReportRequest, run_report
 from clients.browser import console_errors, move_to, open_page, requests, select, wait_for
 
 SIZES = pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import run, saved_dense, tiny_checkpoint
 
-from anatomy_export.exporter.precision import chosen_precision, convert_precision
+from anatomy_export.evaluation.precision_gate import chosen_precision
+from anatomy_export.exporter.precision import convert_precision
 from clients.browser import console_errors, requests, wait_for
 
 WEB = Path(__file__).parents[2] / "examples" / "web"

@@ -1,0 +1,85 @@
+"""One calibration pass: the dense model's run, the scores by each criterion, and each layer's predicted damage."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from anatomy_export.calibration.batches import Batch
+from anatomy_export.calibration.gradients import DenseRun
+from anatomy_export.calibration.layer_statistics import dense_statistics
+from anatomy_export.criteria.obs import gradient_removal, removal_damage, removal_scores, score_gradient
+from anatomy_export.criteria.registry import Context, find_criterion
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """Per layer (n,): higher = keep."""
+
+    criterion: str
+    layers: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What planning and repair need of the dense model.
+
+    Attributes:
+        dense: its run on the calibration text.
+        scores: by criterion.
+        damage: per layer (n + 1,), predicted squared change of the margin once 0, 1, … n neurons are gone and the
+            rest is refitted; None where it was not asked for.
+        tokens: of each layer, how many count.
+    """
+
+    dense: DenseRun
+    scores: dict[str, NeuronScores]
+    damage: tuple[np.ndarray, ...] | None
+    tokens: tuple[int, ...]
+
+
+def measure(
+    model,
+    batches: Sequence[Batch],
+    criteria: Sequence[str],
+    context: Context,
+    *,
+    repair: bool = True,
+    damage: bool = True,
+    tick: Callable[[], object] = lambda: None,
+) -> Measurement:
+    """Score every neuron by each criterion.
+
+    Args:
+        repair: keep what repair needs, on disk.
+        damage: predict it, which takes a greedy removal of every layer's neurons.
+        tick: called after each batch, then after each layer.
+
+    Raises:
+        AnatomyError: an unknown criterion, or one whose labels or anatomy are missing.
+    """
+    found = {name: find_criterion(name) for name in criteria}
+    dense, layers = dense_statistics(
+        model,
+        batches,
+        fisher=any(one.needs_labels for one in found.values()),
+        plain=any(one.needs_plain for one in found.values()),
+        keep_sums=repair,
+        after_batch=tick,
+    )
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
+    curves, tokens = [], []
+    damage = damage or any(one.score is score_gradient for one in found.values())
+    for layer in layers:
+        tokens.append(layer.moments.count)
+        removal = gradient_removal(layer, context) if damage else None
+        if removal is not None:
+            curves.append(removal_damage(removal))
+        for name, criterion in found.items():
+            if removal is not None and criterion.score is score_gradient:
+                scores[name].append(removal_scores(removal))
+            else:
+                scores[name].append(criterion.score(layer, context))
+        tick()
+    named = {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}
+    return Measurement(dense, named, tuple(curves) if damage else None, tuple(tokens))

@@ -1,0 +1,158 @@
+"""Text through an ONNX file of any origin by ONNX Runtime on the CPU, without torch; what it classifies right."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.onnx_tensors import file_bytes
+from anatomy_export.data.labels import class_names
+from anatomy_export.data.loading import Examples
+from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.precision_gate import (
+    RANGE_TEXTS,
+    Precision,
+    PrecisionReport,
+    precision_gate,
+    precision_report,
+)
+from anatomy_export.evaluation.text_reader import TextReader, read_settings
+
+CALIBRATION_TEXTS = 256
+HINT = "next step: make a plan with anatomy-export and pass it as --plan"
+
+
+class TextSession:
+    """A graph in ONNX Runtime on the CPU; `weights` are those that a graph given as bytes lacks, by name.
+
+    Raises:
+        AnatomyError: ONNX Runtime refuses the graph. MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, graph: Path | bytes, name: str, *, weights: dict | None = None, hint: str = HINT):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError(str(error.name), "edge") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        if weights:
+            options.add_external_initializers(list(weights), list(weights.values()))
+        self.name, self.hint = name, hint
+        try:
+            self.session = onnxruntime.InferenceSession(
+                graph if isinstance(graph, bytes) else str(graph), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise AnatomyError(f"{name}: ONNX Runtime refuses it ({first_line(error)[:200]}); {hint}") from error
+
+    def run(self, outputs: Sequence[str], known: Inputs) -> list[np.ndarray]:
+        """The named outputs, for those of the inputs `known` that the graph asks for, as the integers it wants.
+
+        Raises:
+            AnatomyError: it asks for another input, or ONNX Runtime fails.
+        """
+        wanted = {value.name: value.type for value in self.session.get_inputs()}
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise AnatomyError(
+                f"{self.name}: the graph asks for an input '{unknown[0]}' that text does not give; {self.hint}"
+            )
+        inputs = {
+            name: known[name].astype(np.int32) if kind == "tensor(int32)" else known[name]
+            for name, kind in wanted.items()
+        }
+        try:
+            return self.session.run(list(outputs), inputs)
+        except Exception as error:
+            raise AnatomyError(
+                f"{self.name}: ONNX Runtime failed on a text ({first_line(error)[:200]}); {self.hint}"
+            ) from error
+
+
+def logits_name(model: onnx.ModelProto) -> str:
+    """The output that classifies: "logits", else the first."""
+    outputs = [value.name for value in model.graph.output]
+    return "logits" if "logits" in outputs else outputs[0]
+
+
+def config_classes(config: Path) -> tuple[str, ...]:
+    """The class names of a model by a transformers config.json; none where there is no such file."""
+    try:
+        return class_names(read_settings(config), str(config.parent))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AnatomyError(f"{config} is damaged ({first_line(error)}); next step: restore or remove it") from error
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a cut and another precision are judged by: accuracy is that on the labelled texts `test`; whether another
+    precision loses too much is decided on `validation`. Static ranges come from `calibration`."""
+
+    reader: TextReader
+    test: Examples
+    validation: Examples
+    calibration: tuple[str, ...]
+
+    @property
+    def majority_share(self) -> float:
+        """Share of the test texts that are of the most frequent class."""
+        return max(Counter(self.test.labels).values()) / len(self.test)
+
+    def accuracy(self, graph: Path, name: str) -> float:
+        """Share of the test texts that the file `graph`, called `name` in errors, classifies right.
+
+        Raises:
+            AnatomyError: it does not run on text, has no logits, or fewer classes than the labels.
+        """
+        return float((self._classes(graph, name, self.test) == np.array(self.test.labels)).mean())
+
+    def calibration_inputs(self) -> list[Inputs]:
+        """Each text's inputs."""
+        return [self.reader.inputs(text) for text in self.calibration]
+
+    def range_inputs(self) -> list[Inputs]:
+        """Some texts' inputs, for `check_fp16_range`."""
+        return [self.reader.inputs(text) for text in self.validation.texts[:RANGE_TEXTS]]
+
+    def report(self, fp32: Path, made: Path, precision: Precision, conversion: dict) -> PrecisionReport:
+        """The file `made` against the file `fp32` that it was made from: on the test texts, with what the validation
+        texts decide.
+
+        Raises:
+            AnatomyError: see `accuracy`.
+        """
+        named = ((made, f"the {precision.name} file"), (fp32, "the cut model"))
+        judged, expected = (self._classes(graph, name, self.validation) for graph, name in named)
+        classes, expected_classes = (self._classes(graph, name, self.test) for graph, name in named)
+        return precision_report(
+            precision,
+            conversion,
+            classes=classes,
+            expected=expected_classes,
+            labels=np.array(self.test.labels),
+            size_bytes=file_bytes(made),
+            size_bytes_fp32=file_bytes(fp32),
+            gate=precision_gate(precision, classes=judged, expected=expected, labels=np.array(self.validation.labels)),
+        )
+
+    def _classes(self, graph: Path, name: str, examples: Examples) -> np.ndarray:
+        """(texts,) the class of each text."""
+        output = logits_name(onnx.load(graph, load_external_data=False))
+        session = TextSession(graph, name, hint="next step: leave --data out")
+        logits = [session.run([output], self.reader.inputs(text))[0] for text in examples.texts]
+        batch = self.reader.form.batch or 1
+        if any(rows.ndim != 2 or len(rows) != batch for rows in logits):
+            raise AnatomyError(
+                f"{name}: output '{output}' is {logits[0].shape}, expected logits ({batch}, classes); {session.hint}"
+            )
+        count, largest = logits[0].shape[1], max(examples.labels)
+        if largest >= count:
+            raise AnatomyError(
+                f"label {largest} is out of range for {count} classes, numbered from 0; next step: check --label-column"
+            )
+        return np.stack([rows[0] for rows in logits]).argmax(-1)

@@ -1,0 +1,77 @@
+"""What the functions at the top of the package do: the stages on a model and tokenizer that are in memory already."""
+
+from collections.abc import Sequence
+
+import torch
+
+from anatomy_export.core.arguments import check_whole
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.data.probes import BUILT_IN_PROBES
+from anatomy_export.models.checkpoint import Checkpoint, text_limit
+from anatomy_export.models.families import family_of
+from anatomy_export.models.recognise import require_classifier
+from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.paper.rule import ratio_plan, threshold_plan
+from anatomy_export.paper.scoring import score_anatomy
+from anatomy_export.paper.thresholds import ThresholdSetup, preset_setup
+from anatomy_export.plans.plan import PrunePlan
+
+
+def score_model(
+    model, tokenizer, probes: Sequence[str] | None, *, strong_threshold: float, max_length: int | None
+) -> Anatomy:
+    """`score_anatomy` of a model in any mode, which it is left in; see `anatomy_export.score`."""
+    if isinstance(probes, str):
+        raise AnatomyError("probes is one string, expected a sequence of sentences; next step: pass [probes]")
+    family_of(model.config)
+    require_classifier(model)
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise AnatomyError(
+                f"parameter {name} is {kind} on {parameter.device.type}, expected float32 on cpu; "
+                "next step: pass model.float().cpu()"
+            )
+    if max_length is not None:
+        check_whole("max_length", max_length, 1)
+    checkpoint = Checkpoint(model, tokenizer)
+    training = model.training
+    model.eval()
+    try:
+        return score_anatomy(
+            checkpoint,
+            BUILT_IN_PROBES if probes is None else probes,
+            strong_threshold=strong_threshold,
+            max_length=text_limit(checkpoint, max_length, "max_length"),
+        )
+    finally:
+        model.train(training)
+
+
+def paper_plan(
+    model,
+    anatomy: Anatomy,
+    *,
+    preset: str | None,
+    alpha: float | None,
+    beta: float | None,
+    focus: Sequence[int] | None,
+    keep_ratio: float | None,
+    probe_reduction: str,
+    align: int,
+) -> PrunePlan:
+    """The paper's thresholds or ranking for a model's family; see `anatomy_export.plan`."""
+    if keep_ratio is not None and (alpha is not None or beta is not None):
+        raise AnatomyError("keep_ratio ranks neurons without a threshold; next step: leave out alpha and beta")
+    rule = family_of(model.config).rule
+    base = preset_setup(preset or f"{rule}-1", rule, anatomy.num_layers)
+    setup = ThresholdSetup(
+        alpha=base.alpha if alpha is None else alpha,
+        beta=base.beta if beta is None else beta,
+        focus=base.focus if focus is None else tuple(focus),
+    )
+    if keep_ratio is None:
+        return threshold_plan(anatomy, rule=rule, setup=setup, probe_reduction=probe_reduction, align=align)
+    return ratio_plan(
+        anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, probe_reduction=probe_reduction, align=align
+    )

@@ -1,0 +1,73 @@
+"""The text that a job works on, read for the model it works on, and whether the two belong together."""
+
+from dataclasses import dataclass
+
+from anatomy_export.core.progress import Progress
+from anatomy_export.data.labels import class_names
+from anatomy_export.data.loading import Dataset, load_dataset, load_texts
+from anatomy_export.evaluation.label_check import check_dense_accuracy
+from anatomy_export.models.checkpoint import Checkpoint, text_limit
+from anatomy_export.zoo.embedded import ModelSource
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
+
+    `calibration_examples` None: 1,024, of at most 65,536 tokens in all, where neurons are measured or repaired on them,
+    else 32 to verify on. `unlabelled` text is calibrated on, and nothing else. `allow_bad_labels` goes on with labels
+    that the dense model's classes do not fit.
+    """
+
+    data: str | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    split_column: str | None = None
+    max_length: int | None = None
+    eval_examples: int | None = None
+    calibration_examples: int | None = None
+    unlabelled: bool = False
+    allow_bad_labels: bool = False
+
+
+def load_source_data(
+    source: ModelSource, checkpoint: Checkpoint, options: DataOptions, progress: Progress
+) -> Dataset | None:
+    """The data that was asked for, else the model's own; None where there is neither. Says how it was read.
+
+    Raises:
+        AnatomyError: it cannot be read, a label is no class of the model, or the trained model is right no more often
+            than by naming one class, or than with its classes in another order, unless that is allowed.
+    """
+    names = model_classes(checkpoint, source.name)
+    name = options.data or source.default_data
+    if name is None:
+        return None
+    with progress.stage("load data"):
+        data = _load(name, names, options)
+        if not options.unlabelled:
+            data.check_labels(checkpoint.model.config.num_labels)
+    for note in data.notes:
+        progress.note(f"note: {note}")
+    if not (options.unlabelled or source.random_weights or checkpoint.random_head):
+        max_length = text_limit(checkpoint, options.max_length)
+        allowed = options.allow_bad_labels
+        check_dense_accuracy(checkpoint, data, max_length=max_length, allowed=allowed, progress=progress)
+    return data
+
+
+def model_classes(checkpoint: Checkpoint, source: str) -> tuple[str, ...]:
+    """The model's class names; see `class_names`."""
+    return class_names(checkpoint.model.config.to_dict(), source)
+
+
+def _load(name: str, names: tuple[str, ...], options: DataOptions) -> Dataset:
+    if options.unlabelled:
+        return load_texts(name, text_column=options.text_column)
+    return load_dataset(
+        name,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        split_column=options.split_column,
+        class_names=names,
+    )

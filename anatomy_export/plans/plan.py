@@ -1,0 +1,167 @@
+"""Which neurons stay: made from an anatomy, written to and read from `plan.json`, never silently repaired."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from anatomy_export.core.errors import AnatomyError
+from anatomy_export.plans.identity import HINT, RecordedLogits, read_recorded
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: its original width, the sorted kept neurons, the threshold and rule they come from, the protected."""
+
+    layer: int
+    width: int
+    keep: tuple[int, ...]
+    threshold: float | None = None
+    rule: str | None = None
+    protected: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """Kept neurons of every layer for the model of that fingerprint and, where they are recorded, those logits.
+
+    The logits' last digits are the machine's: they are no part of what makes two plans equal.
+    """
+
+    fingerprint: str
+    layers: tuple[LayerPlan, ...]
+    criterion: str
+    parameters: dict = field(default_factory=dict)
+    calibration_fingerprint: str | None = None
+    repair: dict | None = None
+    recorded_logits: RecordedLogits | None = field(default=None, compare=False)
+
+    @property
+    def widths(self) -> list[int]:
+        """Original neurons of each layer."""
+        return [layer.width for layer in self.layers]
+
+    @property
+    def kept_widths(self) -> list[int]:
+        """Kept neurons of each layer."""
+        return [len(layer.keep) for layer in self.layers]
+
+    @property
+    def removed(self) -> int:
+        """Neurons that go, over all layers."""
+        return sum(self.widths) - sum(self.kept_widths)
+
+    def to_json(self) -> str:
+        """The text of `plan.json`, its checksum included; the same plan gives the same text."""
+        body = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.recorded_logits is None:
+            del body["recorded_logits"]  # the text, and so the checksum, of a plan from before they were recorded
+        return json.dumps({**body, "checksum": _checksum(body)}, indent=1, allow_nan=False) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the text of `plan.json`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def check_model(self, fingerprint: str, widths: list[int]) -> None:
+        """Raise AnatomyError unless the plan was made for the model with this fingerprint and these widths."""
+        if len(self.layers) != len(widths):
+            raise AnatomyError(f"plan has {len(self.layers)} layers but this model has {len(widths)}; {HINT}")
+        for layer, width in zip(self.layers, widths, strict=True):
+            if layer.width != width:
+                raise AnatomyError(
+                    f"layer {layer.layer}: plan expects an FFN of {layer.width} neurons, this one has {width}; {HINT}"
+                )
+        if self.fingerprint != fingerprint:
+            raise AnatomyError(
+                f"plan was made for the model {self.fingerprint[:12]}…, this one is {fingerprint[:12]}…; {HINT}"
+            )
+
+
+def identity_plan(fingerprint: str, widths: list[int]) -> PrunePlan:
+    """The plan that keeps every neuron."""
+    layers = tuple(LayerPlan(index, width, tuple(range(width))) for index, width in enumerate(widths))
+    return PrunePlan(fingerprint, layers, criterion="none")
+
+
+def _checksum(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_plan(path: Path) -> PrunePlan:
+    """Read and check a `plan.json`.
+
+    Raises:
+        AnatomyError: missing, not JSON, another version, a wrong checksum, or indices that are unsorted, repeated, out
+            of range, or none at all.
+    """
+    try:
+        body = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AnatomyError(f"plan {path}: {error.strerror}; next step: check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise AnatomyError(f"plan {path}: not valid JSON ({error}); next step: make the plan again") from error
+    if not isinstance(body, dict) or not isinstance(body.get("layers"), list):
+        raise AnatomyError(f"plan {path}: not a prune plan, expected an object with 'layers'")
+    if body.get("format_version") != FORMAT_VERSION:
+        raise AnatomyError(
+            f"plan {path}: format version {body.get('format_version')!r}, expected {FORMAT_VERSION}; "
+            "next step: make the plan again with this release"
+        )
+    for position, layer in enumerate(body["layers"]):
+        _check_layer(layer, position, path)
+    checksum = body.pop("checksum", None)
+    if checksum != _checksum(body):
+        raise AnatomyError(f"plan {path}: checksum {str(checksum)[:12]} is not that of its content; it was altered")
+    return _from_body(body, path)
+
+
+def _check_layer(layer, position: int, path: Path) -> None:
+    if not isinstance(layer, dict) or layer.get("layer") != position:
+        raise AnatomyError(f"plan {path}: entry {position} of 'layers' is not layer {position}")
+    width, keep = layer.get("width"), layer.get("keep")
+    if type(width) is not int or width < 1 or not isinstance(keep, list):
+        raise AnatomyError(f"layer {position}: plan {path} lacks a whole-number 'width' or a list 'keep'")
+    if not keep:
+        raise AnatomyError(f"layer {position}: plan keeps no neuron, expected at least 1; an FFN cannot be emptied")
+    previous = -1
+    for neuron in keep:
+        if type(neuron) is not int:
+            raise AnatomyError(f"layer {position}: plan keeps {neuron!r}, expected whole numbers")
+        if not 0 <= neuron < width:
+            raise AnatomyError(
+                f"layer {position}: plan keeps neuron {neuron} but this FFN has {width} (valid 0–{width - 1}); "
+                "was the plan made for another model?"
+            )
+        if neuron <= previous:
+            what = "repeats" if neuron == previous else "is not sorted at"
+            raise AnatomyError(f"layer {position}: plan {what} neuron {neuron}; kept neurons must rise strictly")
+        previous = neuron
+
+
+def _from_body(body: dict, path: Path) -> PrunePlan:
+    try:
+        layers = tuple(
+            LayerPlan(
+                layer["layer"],
+                layer["width"],
+                tuple(layer["keep"]),
+                layer["threshold"],
+                layer["rule"],
+                tuple(layer["protected"]),
+            )
+            for layer in body["layers"]
+        )
+        return PrunePlan(
+            str(body["fingerprint"]),
+            layers,
+            str(body["criterion"]),
+            dict(body["parameters"]),
+            body["calibration_fingerprint"],
+            body["repair"],
+            read_recorded(body.get("recorded_logits")),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnatomyError(f"plan {path}: a field is missing or of the wrong kind ({error})") from error

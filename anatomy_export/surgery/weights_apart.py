@@ -1,0 +1,73 @@
+"""A model handed to ONNX Runtime in two parts: a small protobuf, and the weights where they lie."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from anatomy_export.core.onnx_tensors import FLOAT_TYPES, INLINE_BYTES, external_region, is_external, tensor_bytes
+from anatomy_export.surgery.graph import names_used
+
+GRAPH_FIELDS = ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation")
+
+
+def weights_apart(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A copy without its large floating-point weights, and those by name, for `add_external_initializers`.
+
+    They are neither copied nor written into a second protobuf, and external ones in `folder` may be links, which ONNX
+    Runtime itself follows for files only.
+
+    Raises:
+        AnatomyError: see `external_region`.
+    """
+    import onnxruntime
+
+    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    small.graph.name = model.graph.name
+    for field in GRAPH_FIELDS:
+        getattr(small.graph, field).extend(getattr(model.graph, field))
+    weights = {}
+    for tensor in model.graph.initializer:
+        dtype = FLOAT_TYPES.get(tensor.data_type)
+        content = _content(tensor, folder)
+        if content is None or dtype is None or dtype.kind != "f" or content.nbytes <= INLINE_BYTES:
+            small.graph.initializer.append(_inline(tensor, content))
+            continue
+        array = content.view(dtype).reshape(tuple(tensor.dims))
+        weights[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        stub = small.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        stub.data_location = TensorProto.EXTERNAL
+        stub.external_data.add(key="location", value="in_memory")
+    drop_unread_(small, weights)
+    return small, weights
+
+
+def drop_unread_(model: onnx.ModelProto, weights: dict[str, Any]) -> None:
+    """Take out the weights that nothing reads: ONNX Runtime drops their initializers first, and then misses them."""
+    graph = model.graph
+    unread = weights.keys() - {value.name for value in graph.output}.union(*map(names_used, graph.node))
+    for values in (graph.initializer, graph.input):
+        read = [value for value in values if value.name not in unread]
+        del values[:]
+        values.extend(read)
+    for name in unread:
+        del weights[name]
+
+
+def _content(tensor: TensorProto, folder: Path) -> np.ndarray | None:
+    """The bytes of a tensor, those of a file as they lie there; None where the protobuf holds numbers."""
+    if is_external(tensor):
+        region = external_region(tensor, folder)
+        if not region.length:
+            return np.empty(0, np.uint8)
+        return np.memmap(region.path, np.uint8, "r", region.offset, (region.length,))
+    content = tensor.raw_data
+    return np.frombuffer(content, np.uint8) if len(content) == tensor_bytes(tensor) else None
+
+
+def _inline(tensor: TensorProto, content: np.ndarray | None) -> TensorProto:
+    if not is_external(tensor) or content is None:
+        return tensor
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=content.tobytes())
