@@ -1,1 +1,1 @@
-"""Timing of what was shipped."""
+"""What a model costs in time, fairly: engines, interleaved rounds, intervals, results."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The directory that ships: manifest, model card, files, and what verifies and runs it elsewhere."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A dense model run over calibration text: batches, layer-by-layer replay, gradients, statistics."""

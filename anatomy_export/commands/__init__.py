@@ -1,1 +1,1 @@
-"""TODO."""
+"""One file a command: parse, call one job, print."""

@@ -1,1 +1,1 @@
-"""What every part stands on: the operating system, signals, and who is at work on an output."""
+"""What every room needs and none owns: errors, files, locks, progress, the cache, the operating system."""

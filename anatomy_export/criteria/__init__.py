@@ -1,1 +1,1 @@
-"""TODO."""
+"""One file a ranking of neurons, and the pass that feeds them all."""

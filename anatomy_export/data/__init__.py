@@ -1,1 +1,1 @@
-"""TODO."""
+"""Labelled text: tables read and split, built-in sets, probe sentences."""

@@ -1,1 +1,1 @@
-"""From a checkpoint to a verified bundle: score, plan, prune, export, verify, bundle."""
+"""A torch model to an ONNX file: export, fusion, precision."""

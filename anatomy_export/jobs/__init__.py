@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a command does from start to end: each module calls the rooms below in order."""

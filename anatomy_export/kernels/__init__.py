@@ -1,1 +1,1 @@
-"""Array operations on torch tensors; `reference` holds each one's plain NumPy float64 counterpart."""
+"""Array operations on torch, each with a NumPy float64 reference of the same name."""

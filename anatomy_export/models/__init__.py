@@ -1,1 +1,1 @@
-"""TODO."""
+"""Transformer classifiers: families, checkpoints, tokenizers, FLOPs, and pruning applied to them."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The paper's method and nothing else: the anatomy, its thresholds and presets, its rule, its experiment's setups."""

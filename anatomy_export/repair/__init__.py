@@ -1,1 +1,1 @@
-"""TODO."""
+"""What is left of a pruned layer fitted to the dense model in closed form."""

@@ -1,1 +1,1 @@
-"""Figures and the HTML report."""
+"""Results as one HTML page and figures."""

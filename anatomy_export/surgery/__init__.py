@@ -1,1 +1,1 @@
-"""TODO."""
+"""An existing ONNX file: its FFNs found, cut, and checked; no torch."""
