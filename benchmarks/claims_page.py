@@ -1,14 +1,11 @@
 """docs/PAPER.md from paper-claims.json: the paper's claims, one row each, with the numbers measured here."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
-from frontier_tables import interval
+from cells import interval, load, percent
 
 from anatomy_export.bench.tables import markdown_table
 
-HERE = Path(__file__).parent
 MODELS = ("bert", "gpt2")
 TEXT = """# The paper's claims, checked
 
@@ -46,10 +43,6 @@ Not run by this project: it had no access to the hub.
 """
 
 
-def percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
 def _surge(n: dict) -> str:
     return (
         f"similarity rises by {n['after']:.2f} after layer {n['late']} of {len(n['similarity']) - 1}, by "
@@ -67,16 +60,16 @@ def _negative(n: dict) -> str:
 
 def _fewer(n: dict) -> str:
     return "; ".join(
-        f"{name}: {', '.join(map(str, one['counts']))} (correlation with depth {one['correlation']:+.2f})"
-        for name, one in (("strong", n["paper"]), ("top", n["top"]))
+        f"{name}: {', '.join(map(str, strong['counts']))} (correlation with depth {strong['correlation']:+.2f})"
+        for name, strong in (("strong", n["paper"]), ("top", n["top"]))
     )
 
 
 def _funnels(n: dict) -> str:
-    def layers(found: list[int]) -> str:
-        return f"at {', '.join(map(str, found))}" if found else "none"
+    def at(layers: list[int]) -> str:
+        return f"at {', '.join(map(str, layers))}" if layers else "none"
 
-    return f"layers with fewer than both neighbours: strong {layers(n['paper'])}; top {layers(n['top'])}"
+    return f"layers with fewer than both neighbours: strong {at(n['paper'])}; top {at(n['top'])}"
 
 
 def _strong_last(n: dict) -> str:
@@ -85,9 +78,9 @@ def _strong_last(n: dict) -> str:
 
 def _same_sets(n: dict) -> str:
     parts = [
-        f"{name} Jaccard {one['jaccard']:.2f} ({one['before']} before, {one['after']} after)"
-        for name, one in (("strong", n["paper"]), ("top", n["top"]))
-        if one["jaccard"] is not None
+        f"{name} Jaccard {sets['jaccard']:.2f} ({sets['before']} before, {sets['after']} after)"
+        for name, sets in (("strong", n["paper"]), ("top", n["top"]))
+        if sets["jaccard"] is not None
     ]
     return f"{'; '.join(parts)}; similarities correlate {n['correlation']:.2f}"
 
@@ -111,14 +104,13 @@ def _beats(n: dict) -> str:
 
 
 def _third(n: dict) -> str:
-    return (
-        f"{n['preset']}, {percent(n['removed_share'])} removed: drop {interval(n['drop'], n['half_interval'])} points"
-    )
+    drop = interval(n["drop"], n["half_interval"])
+    return f"{n['preset']}, {percent(n['removed_share'], 1)} removed: drop {drop} points"
 
 
 def _down(n: dict) -> str:
-    steps = ", ".join(percent(one["accuracy"], 2) for one in n["steps"])
-    layers = ", ".join(str(one["layers"]) for one in n["steps"])
+    steps = ", ".join(percent(step["accuracy"], 2) for step in n["steps"])
+    layers = ", ".join(str(step["layers"]) for step in n["steps"])
     return (
         f"alpha {n['alpha']}, the last {layers} layers in focus: {steps}; last less first "
         f"{interval(n['gain'], n['half_interval'])} points"
@@ -163,7 +155,7 @@ CLAIMS: dict[str, tuple[str, Callable[[dict], str]]] = {
 
 
 def paper_markdown() -> str:
-    body = json.loads((HERE / "paper-claims.json").read_text(encoding="utf-8"))
+    body = load("paper-claims")
     rows = [
         (text, *(_cell(body["claims"][claim].get(model), measured) for model in MODELS))
         for claim, (text, measured) in CLAIMS.items()
@@ -171,9 +163,7 @@ def paper_markdown() -> str:
     return TEXT + markdown_table(("claim", *MODELS), rows) + THEIRS
 
 
-def _cell(found: dict | None, measured: Callable[[dict], str]) -> str:
-    if found is None:
+def _cell(claim: dict | None, measured: Callable[[dict], str]) -> str:
+    if claim is None:
         return "–"
-    if "numbers" not in found:
-        return f"**{found['verdict']}**: {found['why']}"
-    return f"**{found['verdict']}**: {measured(found['numbers'])}"
+    return f"**{claim['verdict']}**: {measured(claim['numbers']) if 'numbers' in claim else claim['why']}"

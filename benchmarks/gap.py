@@ -5,15 +5,17 @@ report. Writes beside this file gap.json (one result a batch size) with gap.svg,
 at each batch size), and gap-harness.json (how often the interval covers the truth, what the harness adds to a call).
 """
 
-import json
 import statistics
 import sys
 from pathlib import Path
+
+from summarize import without_rounds, write_json
 
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.harness import worker_pool
 from anatomy_export.bench.plots import latency_plot
 from anatomy_export.bench.simulation import interval_coverage
+from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.bench.timing import BenchRequest, find_variants, run_bench
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
@@ -30,18 +32,17 @@ def main() -> None:
     progress = Progress()
     parts = sys.argv[1:] or ("harness", "gap", "pair")
     if "harness" in parts:
-        write("gap-harness.json", harness())
+        write_json(HERE / "gap-harness.json", harness())
     if "gap" in parts:
         bodies = [run_bench(gap_request(batch), progress, make_bundle).body for batch in ROUNDS_BY_BATCH]
-        write("gap.json", bodies)
+        summaries = [{**without_rounds(body), "against_best_dense": against_best_dense(body)} for body in bodies]
+        write_json(HERE / "gap.json", summaries)
         plot = latency_plot(bodies)
         assert plot is not None
         (HERE / "gap.svg").write_bytes(plot)
     if "pair" in parts:
-        write(
-            "gap-pair.json",
-            [run_bench(pair_request(batch, progress), progress, make_bundle).body for batch in ROUNDS_BY_BATCH],
-        )
+        pairs = [run_bench(pair_request(batch, progress), progress, make_bundle).body for batch in ROUNDS_BY_BATCH]
+        write_json(HERE / "gap-pair.json", [without_rounds(body) for body in pairs])
 
 
 def gap_request(batch: int) -> BenchRequest:
@@ -70,6 +71,16 @@ def pair_request(batch: int, progress: Progress) -> BenchRequest:
     )
 
 
+def against_best_dense(body: dict) -> dict:
+    """Speed of half the neurons through ONNX Runtime relative to the fastest engine on the dense model."""
+    half = next(result for result in body["results"] if result["worker"] == "ort slice 0.5")
+    dense = [result for result in body["results"] if result["variant"] == "dense"]
+    best = min(dense, key=lambda result: result["median_s"])
+    launches = next(iter(body["launches"].values()))
+    ratio = paired_ratio(best["times_s"], half["times_s"], launches=launches)
+    return {"engine": best["engine"], "ratio": ratio.median, "interval": ratio.bounds}
+
+
 def harness() -> dict:
     """How often the interval of two equal engines contains 1 in simulation, and what the harness adds to a call."""
     calls = fixed_work_calls()
@@ -80,34 +91,26 @@ def harness() -> dict:
         },
         "coverage_of_launches": interval_coverage(rounds=10, runs=SIMULATED_RUNS, launches=4, launch_effect=0.02),
         "coverage_one_after_the_other": interval_coverage(rounds=30, runs=SIMULATED_RUNS, interleaved=False),
-        "calls": calls,
-        "overhead_share": statistics.median(
-            (one["timed_s"] - one["first_s"] - one["second_s"] + one["first_s"] - one["second_s"]) / one["second_s"]
-            for one in calls
-        ),
+        "calls": len(calls),
+        "median_call_s": statistics.median(call["second_s"] for call in calls),
+        "overhead_share": statistics.median(call["timed_s"] / call["second_s"] - 2 for call in calls),
     }
 
 
 def fixed_work_calls() -> list[dict[str, float]]:
-    """Seconds of a call of twice the same work as the harness times it, and of both parts as the worker itself does.
+    """Seconds of a call of twice the same work as the harness times it, and of its second half as the worker does.
 
-    What the harness adds to a call is the difference of the whole and its parts, and of the first part and the second:
-    the first comes after a wait for the parent.
+    What the harness adds to a call is the whole less twice the second half: the timing itself, and that the first half
+    comes after a wait for the parent.
     """
-    calls = []
     with worker_pool({"fixed-work": EngineSpec("fixed-work")}) as pool:
         pool.warm_up(["call"])
+        seconds = []
         for _ in range(CALLS):
             pool.time_rounds("call", repeats=1, seed=0, give_logits=True)
-            first, second = pool.samples.logits["fixed-work", "call"][0]
-            calls.append({"first_s": float(first), "second_s": float(second)})
-    for call, timed in zip(calls, pool.samples.times("fixed-work", "call"), strict=True):
-        call["timed_s"] = timed
-    return calls
-
-
-def write(name: str, body) -> None:
-    (HERE / name).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+            seconds.append(float(pool.samples.logits["fixed-work", "call"][0][1]))
+    timed = pool.samples.times("fixed-work", "call")
+    return [{"second_s": second, "timed_s": whole} for second, whole in zip(seconds, timed, strict=True)]
 
 
 if __name__ == "__main__":

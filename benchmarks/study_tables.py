@@ -1,15 +1,11 @@
 """Tables of the paper's experiment from study-<model>.json (presets and random removal), and of what scoring costs."""
 
-import json
-from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
-import numpy as np
-from frontier_tables import interval, paired
+from cells import BAR_HEADINGS, Bar, interval, load, percent, yes
 
 from anatomy_export.bench.tables import markdown_table, ratio
 
-HERE = Path(__file__).parent
 PRESET_HEADINGS = (
     "preset",
     "removed",
@@ -21,40 +17,18 @@ PRESET_HEADINGS = (
 )
 
 
-def load_study(model: str) -> dict:
-    """The content of study-<model>.json, as `anatomy study --model <model>` wrote it."""
-    return json.loads((HERE / f"study-{model}.json").read_text(encoding="utf-8"))
-
-
-def right(study: dict, entry: dict) -> np.ndarray:
-    """(texts,): 1 where a setup classifies a test text right."""
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(entry["right"]), np.uint8))
-    return bits[: study["dense"]["examples"]].astype(float)
-
-
 def presets(study: dict) -> dict[str, dict]:
     """The setups of the paper that this model allows, by name."""
-    return {name: one for name, one in study["setups"].items() if one["preset"] and "refused" not in one}
+    return {name: setup for name, setup in study["setups"].items() if setup["preset"] and "refused" not in setup}
 
 
 def rivals(study: dict, preset: str) -> list[dict]:
     """Random removal at the preset's number, one entry a seed."""
-    return [one for one in study["setups"].values() if one["matches"] == preset and "refused" not in one]
-
-
-def gain_over_random(study: dict, preset: str) -> tuple[float, float]:
-    """Points above the mean of the random seeds, and half of the 95 % interval over sentences."""
-    rival = np.mean([right(study, one) for one in rivals(study, preset)], axis=0)
-    return paired(right(study, study["setups"][preset]), rival)
-
-
-def drop_from_dense(study: dict, entry: dict) -> tuple[float, float]:
-    """Points below the dense model, and half of the 95 % interval over sentences."""
-    return paired(right(study, study["dense"]), right(study, entry))
+    return [setup for setup in study["setups"].values() if setup["matches"] == preset and "refused" not in setup]
 
 
 def study_section(model: str) -> str:
-    study = load_study(model)
+    study = load(f"study-{model}")
     settings, dense = study["settings"], study["dense"]
     low, high = (100 * bound for bound in dense["interval"])
     rows = [preset_row(study, name) for name in presets(study)]
@@ -72,40 +46,42 @@ interval over sentences, paired.
 
 
 def refusals(study: dict) -> str:
-    refused = {name: one["refused"] for name, one in study["setups"].items() if one["preset"] and "refused" in one}
+    refused = {
+        name: setup["refused"] for name, setup in study["setups"].items() if setup["preset"] and "refused" in setup
+    }
     return "".join(f"{name} is refused: {reason.split(';')[0]}.\n\n" for name, reason in refused.items())
 
 
 def preset_row(study: dict, name: str) -> tuple[str, ...]:
-    one = study["setups"][name]
-    low, high = (100 * bound for bound in one["interval"])
+    setup = study["setups"][name]
+    low, high = (100 * bound for bound in setup["interval"])
     return (
         name,
-        removed(one),
-        f"{100 * one['accuracy']:.2f} [{low:.1f}, {high:.1f}]",
-        f"{100 * one['agreement']:.1f}",
+        removed(setup),
+        f"{100 * setup['accuracy']:.2f} [{low:.1f}, {high:.1f}]",
+        f"{100 * setup['agreement']:.1f}",
         over_seeds(rivals(study, name)),
-        interval(*gain_over_random(study, name)),
-        times_dense([one]),
+        interval(*setup["gain_over_random"]),
+        times_dense([setup]),
     )
 
 
 def share_row(study: dict, share: float) -> tuple[str, ...]:
-    own = [one for one in study["setups"].values() if one["share"] == share]
-    return f"{100 * share:g} %", removed(own[0]), over_seeds(own), times_dense(own)
+    setups = [setup for setup in study["setups"].values() if setup["share"] == share]
+    return percent(share), removed(setups[0]), over_seeds(setups), times_dense(setups)
 
 
-def removed(one: dict) -> str:
-    return "refused" if "refused" in one else f"{one['removed']:,} ({100 * one['removed_share']:.1f} %)"
+def removed(setup: dict) -> str:
+    return "refused" if "refused" in setup else f"{setup['removed']:,} ({100 * setup['removed_share']:.1f} %)"
 
 
-def over_seeds(entries: list[dict]) -> str:
-    values = [100 * one["accuracy"] for one in entries if "refused" not in one]
-    return f"{np.mean(values):.2f} [{min(values):.1f}, {max(values):.1f}]" if values else "n/a"
+def over_seeds(setups: list[dict]) -> str:
+    values = [100 * setup["accuracy"] for setup in setups if "refused" not in setup]
+    return f"{mean(values):.2f} [{min(values):.1f}, {max(values):.1f}]" if values else "n/a"
 
 
-def times_dense(entries: list[dict]) -> str:
-    timed = [one["seconds"] for one in entries if one.get("seconds")]
+def times_dense(setups: list[dict]) -> str:
+    timed = [setup["seconds"] for setup in setups if setup.get("seconds")]
     return ratio(timed[0]["dense_ratio"], timed[0]["dense_ratio_interval"]) if timed else "n/a"
 
 
@@ -120,19 +96,31 @@ def timing_note(study: dict) -> str:
     )
 
 
+def load_score_cost() -> dict:
+    """Medians over the processes of score-cost.json: `seconds`, and `memory` on top ÷ the model's; the `body`."""
+    body = load("score-cost")
+    return {
+        "body": body,
+        "seconds": median(run["seconds"] for run in body["runs"]),
+        "memory": median(run["extra_rss_bytes"] / run["model_bytes"] for run in body["runs"]),
+    }
+
+
 def score_section() -> str:
-    body = json.loads((HERE / "score-cost.json").read_text(encoding="utf-8"))
-    seconds = median(one["seconds"] for one in body["runs"])
-    share = median(one["extra_rss_bytes"] / one["model_bytes"] for one in body["runs"])
-    settings, environment = body["settings"], body["environment"]
-    bars = [
-        ("seconds", "< 5", f"{seconds:.2f}", "yes" if seconds < 5 else "**no**"),
-        ("memory on top ÷ the model's", "< 0.5", f"{share:.2f}", "yes" if share < 0.5 else "**no**"),
-    ]
+    cost = load_score_cost()
+    settings, environment = cost["body"]["settings"], cost["body"]["environment"]
     return f"""## What scoring costs
 
 `benchmarks/score_cost.py`: {settings["model"]}, {settings["probes"]} probes, after imports and loading
-({environment["cpu"]}, {settings["threads"]} threads); medians of {len(body["runs"])} processes.
+({environment["cpu"]}, {settings["threads"]} threads); medians of {len(cost["body"]["runs"])} processes.
 
-{markdown_table(("bar", "asked", "measured", "met"), bars)}
+{markdown_table(BAR_HEADINGS, score_bars())}
 """
+
+
+def score_bars() -> list[Bar]:
+    cost = load_score_cost()
+    return [
+        ("seconds", "< 5", f"{cost['seconds']:.2f}", yes(cost["seconds"] < 5)),
+        ("memory on top ÷ the model's", "< 0.5", f"{cost['memory']:.2f}", yes(cost["memory"] < 0.5)),
+    ]

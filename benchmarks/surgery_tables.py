@@ -1,7 +1,6 @@
 """The table of surgery.json: what `anatomy slice-onnx` cut in each exporter's file, and the error against torch."""
 
-import json
-from pathlib import Path
+from cells import BAR_HEADINGS, Bar, load, yes
 
 from anatomy_export.bench.tables import markdown_table
 
@@ -9,37 +8,36 @@ ALLOWED = 1e-5
 
 
 def surgery_section() -> str:
-    found = json.loads((Path(__file__).parent / "surgery.json").read_text(encoding="utf-8"))
+    cuts = load("surgery")
     by_model: dict[str, dict[str, dict]] = {}
-    for key, one in found.items():
+    for key, cut in cuts.items():
         model, exporter = key.rsplit("/", 1)
-        by_model.setdefault(model, {})[exporter] = one
+        by_model.setdefault(model, {})[exporter] = cut
     rows = [
         (
             model,
             exporter,
-            one["found_as"],
-            " ".join(f"{kept:,}" for kept in one["kept"]),
-            f"{one['max_abs_error']:.1e}",
-            f"{one['dense_differs_by']:.2f}",
-            f"{one['size_bytes'][0] / 1e6:.2f} → {one['size_bytes'][1] / 1e6:.2f}",
+            cut["found_as"],
+            " ".join(f"{kept:,}" for kept in cut["kept"]),
+            f"{cut['max_abs_error']:.1e}",
+            f"{cut['dense_differs_by']:.2f}",
+            f"{cut['size_bytes'][0] / 1e6:.2f} → {cut['size_bytes'][1] / 1e6:.2f}",
         )
         for model, exporters in by_model.items()
-        for exporter, one in exporters.items()
+        for exporter, cut in exporters.items()
         if not model.endswith(", small")
     ]
     small = [
         (
             model.removesuffix(", small"),
             str(len(exporters)),
-            f"{max(one['max_abs_error'] for one in exporters.values()):.1e}",
-            f"{min(one['dense_differs_by'] for one in exporters.values()):.2f}",
+            f"{max(cut['max_abs_error'] for cut in exporters.values()):.1e}",
+            f"{min(cut['dense_differs_by'] for cut in exporters.values()):.2f}",
         )
         for model, exporters in by_model.items()
         if model.endswith(", small")
     ]
-    worst = max(one["max_abs_error"] for one in found.values())
-    lines = sorted({f"torch {one['torch']} with transformers {one['transformers']}" for one in found.values()})
+    lines = sorted({f"torch {cut['torch']} with transformers {cut['transformers']}" for cut in cuts.values()})
     return f"""## Cutting an existing .onnx
 
 `benchmarks/surgery.py` ({"; ".join(lines)}): `anatomy slice-onnx` on each exporter's file, by a plan that torch made,
@@ -53,9 +51,10 @@ Small seeded models of every family, the same way:
 
 {markdown_table(("family", "exporters", "largest error", "dense differs, least"), small)}
 
-{markdown_table(("bar", "asked", "measured", "met"), [bar(worst)])}
+{markdown_table(BAR_HEADINGS, surgery_bars())}
 """
 
 
-def bar(worst: float) -> tuple[str, str, str, str]:
-    return "largest error", f"≤ {ALLOWED:.0e}", f"{worst:.1e}", "yes" if worst <= ALLOWED else "**no**"
+def surgery_bars() -> list[Bar]:
+    worst = max(cut["max_abs_error"] for cut in load("surgery").values())
+    return [("largest error", f"≤ {ALLOWED:.0e}", f"{worst:.1e}", yes(worst <= ALLOWED))]
