@@ -3,15 +3,14 @@
 Run `.venv/bin/python benchmarks/calibration_cost.py`. Writes calibration-cost.json beside this file.
 """
 
-import json
 from itertools import cycle
 from pathlib import Path
 
 import torch
+from summarize import write_json
 
 from anatomy_export.bench.environment import describe_environment
 from anatomy_export.calibration.batches import calibration_batches
-from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
 from anatomy_export.criteria.measure import measure
@@ -51,12 +50,12 @@ def main() -> None:
             for stage in progress.stages
         ],
     }
-    write_atomic(Path(__file__).parent / "calibration-cost.json", json.dumps(body, indent=1) + "\n")
+    write_json(Path(__file__).with_name("calibration-cost.json"), body)
 
 
 def long_texts(tokenizer) -> list[str]:
     """Review sentences joined until each text fills `TOKENS` tokens."""
-    texts = []
+    texts: list[str] = []
     sentences = cycle(movie_reviews().train.texts)
     while len(texts) < SENTENCES:
         text = next(sentences)

@@ -1,8 +1,9 @@
 """Accuracy against neurons removed: criteria × repairs × allocations × levels on the embedded data.
 
-Run `.venv/bin/python benchmarks/frontier.py --model bert --output FILE`. Calibration text comes from train, one sample
-a seed; nothing is chosen on test, which is only reported. Runs already in FILE are kept, so an interrupted study
-resumes. Each run stores the test sentences whose class differs from the dense model's (of two).
+Run `.venv/bin/python benchmarks/frontier.py --model bert --output RAW`, then `benchmarks/summarize.py RAW
+benchmarks/frontier-bert.json`. Calibration text comes from train, one sample a seed; nothing is chosen on test, which
+is only reported. Runs already in RAW are kept, so an interrupted study resumes. Each run stores the test sentences
+whose class differs from the dense model's (of two).
 """
 
 import argparse
@@ -21,11 +22,7 @@ from anatomy_export.evaluation.metrics import compare_predictions
 from anatomy_export.evaluation.torch_classifier import class_probabilities
 from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.models.identity import model_fingerprint
-from anatomy_export.planning.sweep import (
-    Refused,
-    Way,
-    prune_ways,
-)
+from anatomy_export.planning.sweep import Refused, Way, prune_ways
 from anatomy_export.repair.refit import FITTED_TO
 from anatomy_export.zoo.embedded import resolve_model
 
@@ -37,7 +34,7 @@ def main() -> None:
     data = movie_reviews()
     texts = getattr(data, options.split)
     dense, labels = class_probabilities(checkpoint, checkpoint.model, texts.texts), np.array(texts.labels)
-    study = {
+    study: dict = {
         "settings": {
             "model": model_fingerprint(checkpoint.model),
             "data": data.fingerprint,
@@ -49,10 +46,10 @@ def main() -> None:
         "runs": earlier_runs(options.output),
     }
     check_settings(options.output, study["settings"])
-    seen: dict[str, dict] = {}
+    measured: dict[str, dict] = {}
     for seed in options.seeds:
         ways = itertools.product(options.criteria, options.allocate, options.compensate, options.levels)
-        todo = [way for way in (Way(*one) for one in ways) if f"{seed}/{way.name}" not in study["runs"]]
+        todo = [way for way in itertools.starmap(Way, ways) if f"{seed}/{way.name}" not in study["runs"]]
         if not todo:
             continue
         for pruned in prune_ways(
@@ -62,14 +59,14 @@ def main() -> None:
             if isinstance(pruned, Refused):
                 study["runs"][name] = {"refused": pruned.reason}
             else:
-                found = seen.get(pruned.plan.sha256)
-                if found is None:
-                    own = class_probabilities(checkpoint, pruned.model, texts.texts)
-                    flipped = np.flatnonzero(dense.argmax(1) != own.argmax(1)).tolist()
-                    found = compare_predictions(dense, own, labels) | {"flipped": flipped}
-                    seen[pruned.plan.sha256] = found
-                study["runs"][name] = {**found, "widths": pruned.widths, "layers": pruned.outcomes}
-                print(name, *(round(100 * found[measure], 2) for measure in ("accuracy", "agreement")), flush=True)
+                run = measured.get(pruned.plan.sha256)
+                if run is None:
+                    probabilities = class_probabilities(checkpoint, pruned.model, texts.texts)
+                    flipped = np.flatnonzero(dense.argmax(1) != probabilities.argmax(1)).tolist()
+                    run = compare_predictions(dense, probabilities, labels) | {"flipped": flipped}
+                    measured[pruned.plan.sha256] = run
+                study["runs"][name] = {**run, "widths": pruned.widths, "layers": pruned.outcomes}
+                print(name, *(round(100 * run[measure], 2) for measure in ("accuracy", "agreement")), flush=True)
             write_atomic(options.output, json.dumps(study) + "\n")
 
 

@@ -8,6 +8,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from summarize import without_rounds, write_json
+
 from anatomy_export.bench.timing import BenchRequest, run_bench
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
@@ -22,7 +24,7 @@ EXPORTS = (("optimum", "ort"), ("dynamo", "ort"), ("dynamo", "none"))
 
 def main() -> None:
     progress = Progress()
-    study = {}
+    study: dict[str, dict] = {}
     for model in MODELS:
         checkpoint = load_checkpoint(resolve_model(model, progress).checkpoint)
         with tempfile.TemporaryDirectory() as folder:
@@ -40,12 +42,12 @@ def main() -> None:
             )
             study[model] = {
                 "fused_nodes": {path.stem: fused_counts(operator_counts(path)) for path in paths},
-                **run_bench(request, progress, make_bundle).body,
+                **without_rounds(run_bench(request, progress, make_bundle).body),
             }
-        for one in study[model]["results"]:
-            print(model, one["name"], one["batch"], f"{one['median_s']:.4f} s", f"{one['speedup']:.3f}x of optimum")
+        for result in study[model]["results"]:
+            print(model, result["name"], result["batch"], f"{result['speedup']:.3f} × optimum's speed")
         print(json.dumps(study[model]["fused_nodes"]))
-    Path(__file__).with_suffix(".json").write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(__file__).with_suffix(".json"), study)
 
 
 def fused_counts(counts: dict[str, int]) -> dict[str, int]:

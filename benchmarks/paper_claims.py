@@ -1,21 +1,20 @@
 """The paper's claims about anatomy and pruning, checked on the two embedded models.
 
-Run `.venv/bin/python benchmarks/paper_claims.py` after `anatomy study --model bert` and `--model gpt2` have given
-study-bert.json and study-gpt2.json. Writes paper-claims.json beside this file: of every claim and model a verdict and
-the numbers that it rests on. docs/PAPER.md is rendered from it.
+Run `.venv/bin/python benchmarks/paper_claims.py` after `anatomy study --model bert` and `--model gpt2`, summarized,
+have given study-bert.json and study-gpt2.json. Writes paper-claims.json beside this file: of every claim and model a
+verdict and the numbers that it rests on. docs/PAPER.md is rendered from it.
 """
 
 import copy
-import json
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from frontier_tables import paired
-from study_tables import drop_from_dense, gain_over_random, load_study, presets
+from cells import load
+from study_tables import presets
+from summarize import NOISE_Z, paired, write_json
 
 from anatomy_export.commands.common import quiet_libraries
-from anatomy_export.core.files import write_atomic
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Examples, movie_reviews
 from anatomy_export.data.probes import BUILT_IN_PROBES
@@ -34,7 +33,6 @@ NEARLY_THE_SAME = 0.8  # of a Jaccard index
 UNDER = 0.05  # of all neurons
 TENTH = 0.1  # point of accuracy
 SENTENCES = 200
-NOISE_Z = 1.96
 DEEPER_ALPHA, DEEPER_LAYERS = 0.15, (1, 2, 3, 4)
 
 
@@ -54,7 +52,7 @@ def main() -> None:
         models = {name: load_checkpoint(resolve_model(name, progress).checkpoint) for name in names}
         anatomies = {name: score_anatomy(models[name], BUILT_IN_PROBES) for name in names}
         before = score_anatomy(EMBEDDED_MODELS["bert"].build(minilm_directory()), BUILT_IN_PROBES)
-    studies = {name: load_study(name) for name in names}
+    studies = {name: load(f"study-{name}") for name in names}
     with progress.stage("early layers on labelled sentences"):
         sensitivity = negative_sensitivity(models["bert"], movie_reviews().test)
     with progress.stage("prune deeper layers"):
@@ -69,7 +67,7 @@ def main() -> None:
         },
     }
     body = {"sentences": SENTENCES, "settings": {name: studies[name]["settings"] for name in names}, "claims": claims}
-    write_atomic(Path(__file__).parent / "paper-claims.json", json.dumps(body, indent=1, allow_nan=False) + "\n")
+    write_json(Path(__file__).with_name("paper-claims.json"), body)
 
 
 def bert_claims(anatomy: Anatomy, sensitivity: dict) -> dict:
@@ -78,7 +76,8 @@ def bert_claims(anatomy: Anatomy, sensitivity: dict) -> dict:
     late = round(layers * 8 / 12)
     before, after = similarity[late] - similarity[0], similarity[-1] - similarity[late]
     rises = np.diff(similarity)
-    fewer, funnels = {}, {}
+    fewer: dict[str, dict] = {}
+    funnels: dict[str, list[int]] = {}
     for name, threshold in thresholds(anatomy).items():
         counts = strong_counts(anatomy, threshold)
         fewer[name] = {"counts": counts, "correlation": float(correlation(counts))}
@@ -93,7 +92,7 @@ def bert_claims(anatomy: Anatomy, sensitivity: dict) -> dict:
         },
         "bert-negative-early": {"bert": sensitivity},
         "bert-fewer-with-depth": {
-            "bert": verdict(all(one["correlation"] < 0 for one in fewer.values()), **fewer),
+            "bert": verdict(all(trend["correlation"] < 0 for trend in fewer.values()), **fewer),
         },
         "bert-funnels": {"bert": verdict(all(funnels.values()), **funnels)},
     }
@@ -120,11 +119,11 @@ def gpt2_claims(anatomy: Anatomy, deeper: dict) -> dict:
 
 
 def shared_claims(anatomies: dict[str, Anatomy], studies: dict[str, dict]) -> dict:
-    found: dict[str, dict] = {}
+    claims: dict[str, dict] = {}
     for model, anatomy in anatomies.items():
         summary = summarize_anatomy(anatomy)
         jaccard = {name: summary[f"jaccard_{name}"] for name in ("mean", "chance")}
-        own = {
+        verdicts = {
             "same-for-every-input": verdict((jaccard["mean"] or 0) >= NEARLY_THE_SAME, **jaccard),
             "dangling": verdict(
                 sum(summary["dangling"]) > 0, count=sum(summary["dangling"]), of=sum(summary["strong"])
@@ -134,19 +133,19 @@ def shared_claims(anatomies: dict[str, Anatomy], studies: dict[str, dict]) -> di
             **pruning_claims(studies[model]),
             "masking-is-faster": masking(model, studies[model]),
         }
-        for name, one in own.items():
-            found.setdefault(name, {})[model] = one
-    return found
+        for name, claim in verdicts.items():
+            claims.setdefault(name, {})[model] = claim
+    return claims
 
 
 def pruning_claims(study: dict) -> dict:
-    gains = {name: gain_over_random(study, name) for name in presets(study)}
+    gains = {name: setup["gain_over_random"] for name, setup in presets(study).items()}
     better = [name for name, (gain, half) in gains.items() if gain - half > 0]
     worse = [name for name, (gain, half) in gains.items() if gain + half < 0]
     third = min(presets(study), key=lambda name: abs(study["setups"][name]["removed_share"] - 0.3))
-    one = study["setups"][third]
-    drop, half = drop_from_dense(study, one)
-    small = verdict(drop <= TENTH, preset=third, removed_share=one["removed_share"], drop=drop, half_interval=half)
+    share = study["setups"][third]["removed_share"]
+    drop, half = study["setups"][third]["drop"]
+    small = verdict(drop <= TENTH, preset=third, removed_share=share, drop=drop, half_interval=half)
     if drop - half <= TENTH < drop:
         small["verdict"] = UNDECIDED
     return {
@@ -163,23 +162,22 @@ def pruning_claims(study: dict) -> dict:
 
 def masking(model: str, study: dict) -> dict:
     """Dense time ÷ masked time, from the study where it was timed, else from the paper's job, paper-<model>.json."""
-    seconds = [one["seconds"] for one in presets(study).values() if one["seconds"]]
-    found = [(one["dense_ratio"], one["dense_ratio_interval"]) for one in seconds]
-    job = Path(__file__).parent / f"paper-{model}.json"
-    if not found and job.exists():
-        results = json.loads(job.read_text(encoding="utf-8"))["results"]
-        found = [(one["speedup"], one["speedup_interval"]) for one in results if one["variant"] == "mask"]
-    if not found:
+    seconds = [setup["seconds"] for setup in presets(study).values() if setup["seconds"]]
+    ratios = [(timing["dense_ratio"], timing["dense_ratio_interval"]) for timing in seconds]
+    job = Path(__file__).with_name(f"paper-{model}.json")
+    if not ratios and job.exists():
+        masked = [result for result in load(job.stem)["results"] if result["variant"] == "mask"]
+        ratios = [(result["speedup"], result["speedup_interval"]) for result in masked]
+    if not ratios:
         return untestable("it was not timed")
-    ratios = [one for one, _ in found]
     return verdict(
-        all(low > 1 for _, (low, _) in found),
+        all(low > 1 for _, (low, _) in ratios),
         source=f"study-{model}.json" if seconds else job.name,
-        setups=len(found),
-        faster=sum(low > 1 for _, (low, _) in found),
-        slower=sum(high < 1 for _, (_, high) in found),
-        least=min(ratios),
-        most=max(ratios),
+        setups=len(ratios),
+        faster=sum(low > 1 for _, (low, _) in ratios),
+        slower=sum(high < 1 for _, (_, high) in ratios),
+        least=min(ratio for ratio, _ in ratios),
+        most=max(ratio for ratio, _ in ratios),
     )
 
 
@@ -219,15 +217,20 @@ def moving_down(checkpoint: Checkpoint, anatomy: Anatomy, texts: Examples) -> di
 
 def same_sets(before: Anatomy, after: Anatomy) -> dict:
     """The strong neurons of any probe before fine-tuning and after, at the paper's threshold and as the top 5 %."""
-    found = {}
+    comparisons = {}
     for name in thresholds(before):
-        sets = [strong_set(one, thresholds(one)[name]) for one in (before, after)]
-        union, common = len(sets[0] | sets[1]), len(sets[0] & sets[1])
-        found[name] = {"before": len(sets[0]), "after": len(sets[1]), "jaccard": common / union if union else None}
-    means = [np.concatenate([s.mean(axis=0) for s in one.neuron_similarity]) for one in (before, after)]
-    values = [one["jaccard"] for one in found.values() if one["jaccard"] is not None]
+        first, second = (strong_set(anatomy, thresholds(anatomy)[name]) for anatomy in (before, after))
+        jaccard = len(first & second) / len(first | second) if first | second else None
+        comparisons[name] = {"before": len(first), "after": len(second), "jaccard": jaccard}
+    means = [
+        np.concatenate([similarity.mean(axis=0) for similarity in anatomy.neuron_similarity])
+        for anatomy in (before, after)
+    ]
+    values = [sets["jaccard"] for sets in comparisons.values() if sets["jaccard"] is not None]
     return verdict(
-        bool(values) and min(values) >= NEARLY_THE_SAME, **found, correlation=float(np.corrcoef(*means)[0, 1])
+        bool(values) and min(values) >= NEARLY_THE_SAME,
+        **comparisons,
+        correlation=float(np.corrcoef(means[0], means[1])[0, 1]),
     )
 
 
@@ -239,13 +242,13 @@ def thresholds(anatomy: Anatomy) -> dict[str, float]:
 def strong_set(anatomy: Anatomy, threshold: float) -> set[tuple[int, int]]:
     return {
         (layer, int(neuron))
-        for layer, one in enumerate(anatomy.neuron_similarity)
-        for neuron in np.flatnonzero((one > threshold).any(axis=0))
+        for layer, similarity in enumerate(anatomy.neuron_similarity)
+        for neuron in np.flatnonzero((similarity > threshold).any(axis=0))
     }
 
 
 def strong_counts(anatomy: Anatomy, threshold: float) -> list[int]:
-    return [int((one > threshold).any(axis=0).sum()) for one in anatomy.neuron_similarity]
+    return [int((similarity > threshold).any(axis=0).sum()) for similarity in anatomy.neuron_similarity]
 
 
 def correlation(counts: list[int]) -> float:

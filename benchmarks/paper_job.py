@@ -3,9 +3,10 @@
 Run `.venv/bin/python benchmarks/paper_job.py [NAME …]`; needs the extras cpu and report.
 """
 
-import json
 import sys
 from pathlib import Path
+
+from summarize import without_rounds, write_json
 
 from anatomy_export.bench.paper import PaperRequest, run_paper
 from anatomy_export.bench.plots import paper_plot
@@ -27,7 +28,7 @@ REQUESTS = {
 def main() -> None:
     for name in sys.argv[1:] or REQUESTS:
         body = run_paper(REQUESTS[name], Progress(), make_bundle).body
-        (HERE / f"paper-{name}.json").write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+        write_json(HERE / f"paper-{name}.json", without_rounds(body, keep_times=True))
         plot = paper_plot(body)
         assert plot is not None
         (HERE / f"paper-{name}.svg").write_bytes(plot)

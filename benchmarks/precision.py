@@ -1,7 +1,7 @@
 """int8 against fp32: dense, 50 % and 70 % sliced, and PyTorch eager dense, all in one interleaved run a model.
 
 Run `.venv/bin/python benchmarks/precision.py [bert] [bert-base]` (default: both) on an idle machine. Batch 1, 128
-tokens. Writes precision.json beside this file: size, accuracy (of bert; bert-base has random weights), every raw time.
+tokens. Writes precision.json beside this file: size, accuracy (of bert; bert-base has random weights), times.
 """
 
 import json
@@ -10,8 +10,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from summarize import without_rounds, write_json
+
 from anatomy_export.bench.timing import BenchRequest, run_bench
-from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
 from anatomy_export.evaluation.precision_gate import chosen_precision
@@ -36,7 +37,7 @@ def main(
 ) -> dict:
     """Measure `models` and write `output`, which keeps what it holds of other models."""
     progress = Progress()
-    found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+    measured = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
     for model in models:
         with tempfile.TemporaryDirectory() as folder:
             bundles = make_bundles(model, Path(folder), progress)
@@ -50,30 +51,32 @@ def main(
                 launches=launches,
                 threads=usable_cores(),
             )
-            found[Path(model).name] = {"bundles": bundles, "bench": run_bench(request, progress, make_bundle).body}
-            write_atomic(output, json.dumps(found, indent=1) + "\n")
-    return found
+            bench = without_rounds(run_bench(request, progress, make_bundle).body)
+            measured[Path(model).name] = {"bundles": bundles, "bench": bench}
+            write_json(output, measured)
+    return measured
 
 
 def make_bundles(model: str, folder: Path, progress: Progress) -> dict[str, dict]:
-    """Every variant in every precision, int8 from the fp32 variant's own plan; what each export says of itself."""
-    told = {}
+    """Every variant in every precision, int8 from the fp32 variant's own plan; size, accuracy and precision of each."""
+    bundles = {}
     for name, keep_ratio in KEEP_RATIOS.items():
         for precision in PRECISIONS:
             output = folder / f"{name}-{precision}"
-            chosen: dict = {"mode": "dense"}
+            choice: dict = {"mode": "dense"}
             if keep_ratio is not None:
                 first = folder / f"{name}-{PRECISIONS[0]}" / "plan.json"
-                chosen = {"plan": first} if first.exists() else {"score": {"keep_ratio": keep_ratio}}
+                choice = {"plan": first} if first.exists() else {"score": {"keep_ratio": keep_ratio}}
             request = ExportRequest(
                 model=model,
                 output=output,
                 with_checkpoint=keep_ratio is None and precision == "fp32",
                 precision=chosen_precision(precision, max_drop=100),
-                **chosen,
+                **choice,
             )
-            told[output.name] = asdict(run_export(request, progress)) | {"output": None, "stages": None}
-    return told
+            result = asdict(run_export(request, progress))
+            bundles[output.name] = {name: result[name] for name in ("size_bytes", "accuracy", "precision")}
+    return bundles
 
 
 if __name__ == "__main__":

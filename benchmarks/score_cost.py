@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import torch
+from summarize import write_json
 
 from anatomy_export.bench.environment import describe_environment
-from anatomy_export.core.files import write_atomic
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.platform import forget_peak, peak_rss_bytes
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.probes import BUILT_IN_PROBES
@@ -35,7 +36,7 @@ def main() -> None:
         print(runs[-1], flush=True)
     settings = {"model": MODEL, "probes": len(BUILT_IN_PROBES), "threads": THREADS}
     body = {"environment": environment, "settings": settings, "runs": runs}
-    write_atomic(Path(__file__).parent / "score-cost.json", json.dumps(body, indent=1) + "\n")
+    write_json(Path(__file__).with_name("score-cost.json"), body)
 
 
 def once() -> dict:
@@ -47,7 +48,10 @@ def once() -> dict:
     score_anatomy(checkpoint, BUILT_IN_PROBES)
     seconds = time.perf_counter() - start
     weights = sum(parameter.numel() * parameter.element_size() for parameter in checkpoint.model.parameters())
-    return {"seconds": seconds, "extra_rss_bytes": peak_rss_bytes() - before, "model_bytes": weights}
+    peak = peak_rss_bytes()
+    if before is None or peak is None:
+        raise AnatomyError("this system does not tell a process's peak memory; next step: measure on Linux")
+    return {"seconds": seconds, "extra_rss_bytes": peak - before, "model_bytes": weights}
 
 
 if __name__ == "__main__":

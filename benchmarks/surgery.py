@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from summarize import write_json
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.core.files import write_atomic
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import movie_reviews
 from anatomy_export.data.probes import BUILT_IN_PROBES
@@ -32,7 +32,8 @@ from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
 from anatomy_export.zoo.embedded import resolve_model
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "surgery")]
 from test_onnx_surgery_exports import EXPORTERS, FAMILY_NAMES, KEEP, plan_for, repair_for, sensitive_checkpoint
 
 OUTPUT = Path(__file__).with_suffix(".json")
@@ -53,7 +54,7 @@ class Case:
 
 def main() -> None:
     progress = Progress()
-    found = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
+    cuts = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
     for case in cases(progress):
         for exporter in EXPORTERS:
             if "optimum" in exporter and find_spec("optimum") is None:
@@ -61,11 +62,11 @@ def main() -> None:
             if case.name.startswith("gpt2") and exporter.startswith("torchscript") and transformers.__version__ < "5":
                 continue  # TorchScript cannot trace its mask there
             key = f"{case.name}/{exporter}"
-            if key not in found:
+            if key not in cuts:
                 with tempfile.TemporaryDirectory() as folder:
-                    found[key] = measure(case, exporter, Path(folder), progress)
-                print(key, f"{found[key]['max_abs_error']:.1e}", flush=True)
-                write_atomic(OUTPUT, json.dumps(found, indent=1) + "\n")
+                    cuts[key] = measure(case, exporter, Path(folder), progress)
+                print(key, f"{cuts[key]['max_abs_error']:.1e}", flush=True)
+                write_json(OUTPUT, cuts)
 
 
 def cases(progress: Progress):
@@ -94,12 +95,13 @@ def measure(case: Case, exporter: str, folder: Path, progress: Progress) -> dict
     sliced = slice_neurons(checkpoint.model, case.plan, case.repair)
     expected = np.concatenate(logits_of(torch_forward(sliced), batches))
     dense = np.concatenate(logits_of(torch_forward(checkpoint.model), batches))
-    own = np.concatenate(logits_of(OnnxClassifier(folder / "cut.onnx", checkpoint.tokenizer, MAX_LENGTH).run, batches))
+    classifier = OnnxClassifier(folder / "cut.onnx", checkpoint.tokenizer, MAX_LENGTH)
+    logits = np.concatenate(logits_of(classifier.run, batches))
     return {
         "found_as": cut.layers[0].found_as,
         "widths": [layer.width for layer in cut.layers],
         "kept": [layer.kept for layer in cut.layers],
-        "max_abs_error": float(np.abs(own - expected).max()),
+        "max_abs_error": float(np.abs(logits - expected).max()),
         "dense_differs_by": float(np.abs(dense - expected).max()),
         "size_bytes": cut.size_bytes,
         "torch": torch.__version__,

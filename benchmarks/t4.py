@@ -5,8 +5,9 @@ whichever takes longer. Peaks: NVIDIA T4 data sheet (8.1 TFLOP/s fp32, 65 TFLOP/
 """
 
 import argparse
-import json
 from pathlib import Path
+
+from summarize import write_json
 
 from anatomy_export.models.flops import FlopModel, ffn_flops_token
 
@@ -47,7 +48,7 @@ def main() -> None:
         for precision in PEAK_FLOPS_PER_S
         for removed in REMOVED
     ]
-    Path(__file__).with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_json(Path(__file__).with_suffix(".json"), rows)
 
 
 if __name__ == "__main__":

