@@ -10,6 +10,7 @@ from headline import readme_markdown
 from job_tables import job_section
 from precision_tables import precision_section
 from study_tables import score_section, study_section
+from summary_page import summary_section
 from surgery_tables import surgery_section
 from t4_page import t4_markdown
 
@@ -24,7 +25,11 @@ SECTIONS = (
     precision_section,
     surgery_section,
 )
-TITLE = "# Results\n\nWritten by `benchmarks/render.py` from the JSON files beside it.\n"
+TITLE = """# Results
+
+Written by `benchmarks/render.py` from the JSON files beside it, which are summaries: CONTRIBUTING.md says which script
+makes each again, with its raw rounds.
+"""
 
 
 def results_markdown() -> str:
@@ -32,6 +37,7 @@ def results_markdown() -> str:
     return "\n".join(
         [
             TITLE,
+            summary_section(),
             gap_section(),
             harness_section(),
             *(frontier_section(path.stem.split("-")[1]) for path in sorted(HERE.glob("frontier-*.json"))),

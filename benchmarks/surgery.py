@@ -32,8 +32,8 @@ from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
 from anatomy_export.zoo.embedded import resolve_model
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "surgery")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "surgery"))
 from test_onnx_surgery_exports import EXPORTERS, FAMILY_NAMES, KEEP, plan_for, repair_for, sensitive_checkpoint
 
 OUTPUT = Path(__file__).with_suffix(".json")
