@@ -24,7 +24,7 @@ HEADINGS = (
 
 def summary_section() -> str:
     gap, bars = load("gap"), all_bars()
-    where = machine(gap[0]["environment"])
+    tokens, where = gap[0]["settings"]["lengths"][0], machine(gap[0]["environment"])
     versions = gap[0]["environment"]["versions"]
     unmet = [f"- {name}: asked {asked}, measured {measured}" for name, asked, measured, met in bars if met != "yes"]
     return f"""## Summary
@@ -32,7 +32,7 @@ def summary_section() -> str:
 - Accuracy: {" and ".join(map(model_line, ("bert", "gpt2")))}; {load("frontier-bert")["texts"]:,} test
   sentences of movie reviews. Points lost below the dense model by the default way (gradient OBS, widths by predicted
   damage, repaired), mean of {default_way("bert", LEVELS[0])["seeds"]} calibration samples, 95 % intervals.
-- Speed: the bert-base shape (12 layers, random weights), {gap[0]["settings"]["lengths"][0]} tokens, fp32, sliced, through
+- Speed: the bert-base shape (12 layers, random weights), {tokens} tokens, fp32, sliced, through
   ONNX Runtime {versions["onnxruntime"]}, against itself dense and against PyTorch {versions["torch"]} dense; {where}.
 
 {markdown_table(HEADINGS, [level_row(level, gap) for level in LEVELS])}
@@ -76,6 +76,7 @@ def other_figures() -> list[tuple[str, str]]:
     preset = load("study-bert")["setups"]["bert-1"]
     seconds, peak = (bar[2] for bar in cost_bars())
     cost = load("calibration-cost")["settings"]
+    texts = f"{cost['sentences']} texts of {cost['tokens']} tokens"
     return [
         (
             "masking half of the neurons, as the paper does, × dense",
@@ -102,10 +103,7 @@ def other_figures() -> list[tuple[str, str]]:
             ratio(bucketed["torch_speedup"], bucketed["torch_speedup_interval"]),
         ),
         *((f"{name}: {asked} asked", measured) for name, asked, measured, _ in speedup_bars()),
-        (
-            f"choosing and repairing bert-base on {cost['sentences']} texts of {cost['tokens']} tokens: time and memory",
-            f"{seconds}, {peak}",
-        ),
+        (f"choosing and repairing bert-base on {texts}: time and memory", f"{seconds}, {peak}"),
         (f"cutting {len(load('surgery'))} files of all exporters: largest error of a logit", surgery_bars()[0][2]),
     ]
 
