@@ -1,5 +1,6 @@
 """The guide: the command line takes every command that it shows, its Python runs, its links lead somewhere."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -25,6 +26,13 @@ def commands(page: Path) -> list[str]:
     """The shell commands of a page that are this toolkit's, continued lines joined, comments left out."""
     lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     return [command for line in lines if (command := re.sub(r"\s+#.*", "", line)).split(" ")[0] in PROGRAMS]
+
+
+def notebook_commands(notebook: Path) -> list[str]:
+    """The commands of a notebook's cells, with a number for what a cell fills in."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    lines = "".join(f"{''.join(cell['source'])}\n" for cell in cells).splitlines()
+    return [re.sub(r"{\w+}", "0.5", line.strip()[1:]) for line in lines if line.strip().startswith("!anatomy")]
 
 
 def name_of(page: Path) -> str:
@@ -55,6 +63,11 @@ def parse(command: str) -> list[str]:
     "command", [pytest.param(command, id=f"{name_of(page)}: {command}") for page in PAGES for command in commands(page)]
 )
 def test_commands_are_taken(command):
+    assert parse(command)
+
+
+@pytest.mark.parametrize("command", notebook_commands(ROOT / "benchmarks" / "t4.ipynb"))
+def test_commands_of_the_notebook_are_taken(command):
     assert parse(command)
 
 
