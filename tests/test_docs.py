@@ -58,9 +58,17 @@ DECISIONS = sorted(f"docs/adr/{path.name}" for path in (ROOT / "docs" / "adr").g
 def test_files_that_pages_name_are_there(name):
     quoted = re.findall(r"`([\w./-]+/[\w.-]*)`", (ROOT / name).read_text(encoding="utf-8"))
     places = (ROOT, ROOT / "anatomy_export", ROOT / "benchmarks")
-    superseded = {"bench/", "exporter/", "kernels/", "models/"}
-    missing = [file for file in quoted if not any((place / file).exists() for place in places)]
-    assert set(missing) <= superseded, missing
+    assert quoted
+    assert [file for file in quoted if not any((place / file).exists() for place in places)] == []
+
+
+def test_the_decision_on_fusion_has_the_measured_ratios():
+    text = (ROOT / "docs" / "adr" / "0002-fusion.md").read_text(encoding="utf-8")
+    for body in json.loads((ROOT / "benchmarks" / "fusion.json").read_text(encoding="utf-8")).values():
+        for result in body["results"]:
+            if result["speedup_interval"]:
+                low, high = result["speedup_interval"]
+                assert f"{result['speedup']:.3f} [{low:.2f}, {high:.2f}]" in text, result["name"]
 
 
 def test_the_architecture_names_every_room_in_its_order():
