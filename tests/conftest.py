@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
+from graph_cache import graphs_kept
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from anatomy_export.bundle.manifest import manifest_checksum
@@ -124,6 +125,16 @@ def tiny_checkpoint(model_type: str, *, seed: int = 0, **shape) -> Checkpoint:
     return Checkpoint(model, tiny_tokenizer(model_type))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def kept_graphs(tmp_path_factory, worker_id):
+    """Each graph of a tiny model is exported once, by whichever worker needs it first."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "graphs"
+    folder.mkdir(exist_ok=True)
+    with graphs_kept(folder):
+        yield
+
+
 @pytest.fixture(params=FAMILY_NAMES)
 def family_name(request) -> str:
     return request.param
@@ -214,7 +225,7 @@ def spawn(*arguments, limit: int | None = None) -> subprocess.Popen:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "anatomy_export.cli", *with_bad_labels(arguments)]
+    command = [sys.executable, Path(__file__).with_name("started_cli.py"), *with_bad_labels(arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limits)
 
 

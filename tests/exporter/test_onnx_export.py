@@ -7,6 +7,7 @@ import onnx
 import pytest
 import transformers
 from conftest import saved_dense, tiny_checkpoint, tiny_tokenizer
+from graph_cache import export_anew
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
@@ -20,6 +21,12 @@ from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_c
 from anatomy_export.models.identity import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
+
+
+@pytest.fixture(autouse=True)
+def exported_anew(monkeypatch):
+    """Every graph here is the exporter's own, none that another test left."""
+    monkeypatch.setattr(onnx_export, "_export_dynamo", export_anew)
 
 
 def unequal(checkpoint: Checkpoint, layers: int, width: int) -> Checkpoint:
