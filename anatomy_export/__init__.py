@@ -91,9 +91,9 @@ def plan(
     Raises:
         AnatomyError: an unknown preset or layer, a threshold that empties a layer, or too many strong neurons.
     """
-    from anatomy_export.jobs.api import paper_plan
+    from anatomy_export.jobs.api import plan_model
 
-    return paper_plan(
+    return plan_model(
         model,
         anatomy,
         preset=preset,

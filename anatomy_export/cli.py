@@ -158,7 +158,7 @@ def export(**options) -> None:
     from anatomy_export.jobs.export import run_export
     from anatomy_export.jobs.export_request import ExportRequest
     from anatomy_export.jobs.source_data import DataOptions
-    from anatomy_export.planning.allocate import width_multiple
+    from anatomy_export.planning.allocation import width_multiple
     from anatomy_export.planning.options import ScoreOptions
 
     as_json = options.pop("as_json")

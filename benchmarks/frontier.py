@@ -22,9 +22,12 @@ from anatomy_export.evaluation.metrics import compare_predictions
 from anatomy_export.evaluation.torch_classifier import class_probabilities
 from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.models.identity import model_fingerprint
-from anatomy_export.planning.sweep import Refused, Way, prune_ways
+from anatomy_export.paper.study_setups import kept_sha256
+from anatomy_export.planning.sweep import PruneSpec, Refused, prune_each
 from anatomy_export.repair.refit import FITTED_TO
 from anatomy_export.zoo.embedded import resolve_model
+
+TOKENS = 128  # that texts are cut off at
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     checkpoint = load_checkpoint(resolve_model(options.model, Progress()).checkpoint)
     data = movie_reviews()
     texts = getattr(data, options.split)
-    dense, labels = class_probabilities(checkpoint, checkpoint.model, texts.texts), np.array(texts.labels)
+    dense, labels = class_probabilities(checkpoint, checkpoint.model, texts.texts, TOKENS), np.array(texts.labels)
     study: dict = {
         "settings": {
             "model": model_fingerprint(checkpoint.model),
@@ -46,25 +49,25 @@ def main() -> None:
         "runs": earlier_runs(options.output),
     }
     check_settings(options.output, study["settings"])
-    measured: dict[str, dict] = {}
+    measured: dict[tuple[str, str | None], dict] = {}
     for seed in options.seeds:
-        ways = itertools.product(options.criteria, options.allocate, options.compensate, options.levels)
-        todo = [way for way in itertools.starmap(Way, ways) if f"{seed}/{way.name}" not in study["runs"]]
+        values = itertools.product(options.criteria, options.allocate, options.compensate, options.levels)
+        todo = [spec for spec in itertools.starmap(PruneSpec, values) if f"{seed}/{spec.name}" not in study["runs"]]
         if not todo:
             continue
-        for pruned in prune_ways(
-            checkpoint, data.train, todo, seed=seed, examples=options.examples, align=options.align
-        ):
-            name = f"{seed}/{pruned.way.name}"
+        shared = {"examples": options.examples, "max_length": TOKENS, "align": options.align}
+        for pruned in prune_each(checkpoint, data.train, todo, seed=seed, **shared):
+            name = f"{seed}/{pruned.spec.name}"
             if isinstance(pruned, Refused):
                 study["runs"][name] = {"refused": pruned.reason}
             else:
-                run = measured.get(pruned.plan.sha256)
+                key = (kept_sha256(pruned.plan), pruned.repair and pruned.repair.sha256)
+                run = measured.get(key)
                 if run is None:
-                    probabilities = class_probabilities(checkpoint, pruned.model, texts.texts)
+                    probabilities = class_probabilities(checkpoint, pruned.model, texts.texts, TOKENS)
                     flipped = np.flatnonzero(dense.argmax(1) != probabilities.argmax(1)).tolist()
                     run = compare_predictions(dense, probabilities, labels) | {"flipped": flipped}
-                    measured[pruned.plan.sha256] = run
+                    measured[key] = run
                 study["runs"][name] = {**run, "widths": pruned.widths, "layers": pruned.outcomes}
                 print(name, *(round(100 * run[measure], 2) for measure in ("accuracy", "agreement")), flush=True)
             write_atomic(options.output, json.dumps(study) + "\n")

@@ -8,7 +8,7 @@ from summarize import DEFAULT, LEVELS
 
 from anatomy_export.bench.tables import markdown_table
 from anatomy_export.criteria.registry import CRITERIA
-from anatomy_export.planning.allocate import SENSITIVITY, UNIFORM
+from anatomy_export.planning.allocation import SENSITIVITY, UNIFORM
 
 DROP_BARS = {"bert": {0.5: 0.3, 0.7: 0.5, 0.85: 1.5, 0.95: 4.0}, "gpt2": {0.85: 0.3}}
 MARGIN = 0.5

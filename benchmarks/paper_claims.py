@@ -33,6 +33,7 @@ NEARLY_THE_SAME = 0.8  # of a Jaccard index
 UNDER = 0.05  # of all neurons
 TENTH = 0.1  # point of accuracy
 SENTENCES = 200
+TOKENS = 128  # that texts are cut off at
 DEEPER_ALPHA, DEEPER_LAYERS = 0.15, (1, 2, 3, 4)
 
 
@@ -50,8 +51,8 @@ def main() -> None:
     names = ("bert", "gpt2")
     with progress.stage("score"):
         models = {name: load_checkpoint(resolve_model(name, progress).checkpoint) for name in names}
-        anatomies = {name: score_anatomy(models[name], BUILT_IN_PROBES) for name in names}
-        before = score_anatomy(EMBEDDED_MODELS["bert"].build(minilm_directory()), BUILT_IN_PROBES)
+        anatomies = {name: score_anatomy(models[name], BUILT_IN_PROBES, max_length=TOKENS) for name in names}
+        before = score_anatomy(EMBEDDED_MODELS["bert"].build(minilm_directory()), BUILT_IN_PROBES, max_length=TOKENS)
     studies = {name: load(f"study-{name}") for name in names}
     with progress.stage("early layers on labelled sentences"):
         sensitivity = negative_sensitivity(models["bert"], movie_reviews().test)

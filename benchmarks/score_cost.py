@@ -45,7 +45,7 @@ def once() -> dict:
     checkpoint = load_checkpoint(resolve_model(MODEL, Progress()).checkpoint)
     forget_peak()
     before, start = peak_rss_bytes(), time.perf_counter()
-    score_anatomy(checkpoint, BUILT_IN_PROBES)
+    score_anatomy(checkpoint, BUILT_IN_PROBES, max_length=128)
     seconds = time.perf_counter() - start
     weights = sum(parameter.numel() * parameter.element_size() for parameter in checkpoint.model.parameters())
     peak = peak_rss_bytes()

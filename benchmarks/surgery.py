@@ -27,7 +27,7 @@ from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.prune import slice_neurons
-from anatomy_export.planning.sweep import Pruned, Way, prune_ways
+from anatomy_export.planning.sweep import Pruned, PruneSpec, prune_each
 from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
 from anatomy_export.zoo.embedded import resolve_model
@@ -38,7 +38,7 @@ from test_onnx_surgery_exports import EXPORTERS, FAMILY_NAMES, KEEP, plan_for, r
 
 OUTPUT = Path(__file__).with_suffix(".json")
 EMBEDDED = ("bert", "gpt2")
-WAY = Way("obs-gradient", "sensitivity", "auto", 0.7)
+SPEC = PruneSpec("obs-gradient", "sensitivity", "auto", 0.7)
 ALIGN, MAX_LENGTH = 16, 32
 
 
@@ -72,7 +72,9 @@ def main() -> None:
 def cases(progress: Progress):
     for name in EMBEDDED:
         checkpoint = load_checkpoint(resolve_model(name, progress).checkpoint)
-        (pruned,) = prune_ways(checkpoint, movie_reviews().train, [WAY], seed=0, examples=512, align=ALIGN)
+        (pruned,) = prune_each(
+            checkpoint, movie_reviews().train, [SPEC], seed=0, examples=512, max_length=128, align=ALIGN
+        )
         if not isinstance(pruned, Pruned) or pruned.repair is None:
             raise AnatomyError(f"{name} was not pruned and repaired")
         yield Case(name, checkpoint, pruned.plan, pruned.repair)

@@ -23,8 +23,8 @@ from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
-from anatomy_export.planning.allocate import width_multiple
-from anatomy_export.planning.latency import LatencyTable
+from anatomy_export.planning.allocation import width_multiple
+from anatomy_export.planning.latency_table import LatencyTable
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
 
 FORMAT_VERSION = 1

@@ -30,7 +30,7 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import load_dataset, movie_reviews
 from anatomy_export.evaluation.inputs import Inputs
-from anatomy_export.planning.allocate import width_multiple
+from anatomy_export.planning.allocation import width_multiple
 
 LAYOUTS = ("padded", "bucketed")
 IMDB_MEAN_WORDS = 234.76

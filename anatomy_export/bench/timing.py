@@ -21,7 +21,7 @@ from anatomy_export.core.names import public_name, without_directories
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import PORTABLE
 from anatomy_export.evaluation.inputs import Inputs
-from anatomy_export.planning.allocate import width_multiple
+from anatomy_export.planning.allocation import width_multiple
 
 ROOFLINES = ("torch", "ort", "openvino")
 UNKNOWN_VOCABULARY = 4000

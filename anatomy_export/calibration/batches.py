@@ -1,13 +1,12 @@
-"""Run a classifier layer by layer over calibration text; between layers only hidden states are kept.
+"""Calibration text of a model: a seeded sample of train, tokenized into batches where the model is run.
 
-The first layer's call is caught by a hook, then each layer module is called on the stored hidden states with the
-arguments that the model itself passed. What the FFN does is read by hooks. Padding counts nowhere,
-and in the last layer only the token that the classifier reads counts: no other reaches the logits.
+Padding counts nowhere, and in the last layer only the token that the classifier reads counts: no other reaches the
+logits.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.loading import Examples
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import family_of, model_blocks, model_layers
+from anatomy_export.models.families import family_of, model_blocks
 
 BATCH_TOKENS = 768
 HELD_OUT = 0.25
@@ -49,6 +48,52 @@ class Batch:
         return torch.arange(real.shape[1], device=real.device)[None] == self.target[:, None]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The dense model and the text that it is measured on.
+
+    Attributes:
+        checkpoint: the dense model, on the CPU.
+        worker: the dense model where the batches are: on CUDA where there is one.
+        sample: the calibration text.
+        batches: the same, tokenized.
+        seed: that the sample was drawn by.
+    """
+
+    checkpoint: Checkpoint
+    worker: torch.nn.Module
+    sample: Examples
+    batches: list[Batch]
+    seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the calibration texts."""
+        return hashlib.sha256("\n".join(self.sample.texts).encode()).hexdigest()
+
+    @property
+    def widths(self) -> list[int]:
+        """FFN neurons of each dense layer."""
+        return [block.width for block in model_blocks(self.checkpoint.model)]
+
+    @property
+    def mean_tokens(self) -> int:
+        """Tokens of a text on average, without padding."""
+        return round(sum(int(batch.inputs["attention_mask"].sum()) for batch in self.batches) / len(self.sample))
+
+
+def calibrate(checkpoint: Checkpoint, train: Examples, count: int | None, *, seed: int, max_length: int) -> Calibration:
+    """Sample, tokenize, and put the model where it is run; `count` as in `calibration_sample`.
+
+    Raises:
+        AnatomyError: fewer than two texts.
+    """
+    sample = calibration_sample(checkpoint, train, count, seed=seed, max_length=max_length)
+    worker = on_calibration_device(checkpoint)
+    batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
+    return Calibration(checkpoint, worker.model, sample, batches, seed)
+
+
 def on_calibration_device(checkpoint: Checkpoint) -> Checkpoint:
     """A copy on CUDA where there is one, for the passes over calibration text and their sums; else the checkpoint."""
     if not torch.cuda.is_available():
@@ -57,7 +102,7 @@ def on_calibration_device(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def calibration_sample(
-    checkpoint: Checkpoint, train: Examples, count: int | None, *, seed: int, max_length: int = 128
+    checkpoint: Checkpoint, train: Examples, count: int | None, *, seed: int, max_length: int
 ) -> Examples:
     """`count` seeded examples of `train`, or all of them.
 
@@ -77,7 +122,7 @@ def calibration_batches(
     texts: Sequence[str],
     labels: Sequence[int] | None = None,
     *,
-    max_length: int = 128,
+    max_length: int,
     seed: int = 0,
     held_out: float = HELD_OUT,
     batch_tokens: int = BATCH_TOKENS,
@@ -106,8 +151,8 @@ def calibration_batches(
 
 
 def _make_batch(checkpoint, texts, labels, index: list[int], aside: np.ndarray, max_length: int) -> Batch:
-    chosen = [texts[one] for one in index]
     config, device = checkpoint.model.config, checkpoint.model.device
+    chosen = [texts[position] for position in index]
     encoded = checkpoint.tokenizer(chosen, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     inputs = {name: values.to(device) for name, values in encoded.items()}
     return Batch(
@@ -115,54 +160,5 @@ def _make_batch(checkpoint, texts, labels, index: list[int], aside: np.ndarray, 
         index=torch.tensor(index),
         target=family_of(config).target(inputs["input_ids"], config.pad_token_id),
         held_out=torch.from_numpy(aside[index]).to(device),
-        labels=None if labels is None else torch.tensor([labels[one] for one in index], device=device),
+        labels=None if labels is None else torch.tensor([labels[position] for position in index], device=device),
     )
-
-
-def _attention(model, layer: int) -> torch.nn.Module:
-    """The layer's largest part that holds nothing of the FFN."""
-    block = model_blocks(model)[layer]
-    apart = [
-        child for child in model_layers(model)[layer].children() if not {block.up, block.down} & set(child.modules())
-    ]
-    return max(apart, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
-
-
-def _first_only(output: torch.Tensor | tuple) -> torch.Tensor | tuple:
-    """The output without attention weights, which nothing here reads."""
-    return (output[0], *[None] * (len(output) - 1)) if isinstance(output, tuple) else output
-
-
-@contextmanager
-def _forward(module: torch.nn.Module, function: Callable) -> Iterator[None]:
-    """Inside: the module does `function` instead of its own forward pass."""
-    module.forward = function
-    try:
-        yield
-    finally:
-        del module.forward
-
-
-@contextmanager
-def _attention_given(model, layer: int, output: torch.Tensor | tuple | None) -> Iterator[None]:
-    """Inside: the layer's attention gives `output` without being run; None: it is run."""
-    if output is None:
-        yield
-        return
-    with _forward(_attention(model, layer), lambda *args, **keywords: output):
-        yield
-
-
-@contextmanager
-def _activation_given(model, layer: int, activation: torch.Tensor | None) -> Iterator[None]:
-    """Inside: the layer's down-projection reads `activation`, and the up-projection is not run; None: it is."""
-    if activation is None:
-        yield
-        return
-    block = model_blocks(model)[layer]
-    project = block.down.forward
-    with (
-        _forward(block.up, lambda hidden: hidden[..., :0]),
-        _forward(block.down, lambda nothing: project(activation)),
-    ):
-        yield

@@ -65,12 +65,12 @@ def gradient_passes(
                 torch.autograd.grad(total, zeros, retain_graph=index + 1 < len(totals))
                 for index, total in enumerate(totals)
             )
-            found = BatchGradients(batch, logits.detach(), tuple(activations), tuple(sums), gradients)
+            passed = BatchGradients(batch, logits.detach(), tuple(activations), tuple(sums), gradients)
             for caught in (activations, zeros, sums):
                 caught.clear()
             del logits, totals, gradients
-            yield found
-            del found
+            yield passed
+            del passed
 
 
 @contextmanager
@@ -142,28 +142,28 @@ class DenseRunSums:
         self._sensitivity: list[torch.Tensor] = []
         self._sentences, self._keep_sums, self._sums = 0, keep_sums, SpilledTensors()
 
-    def add(self, one: BatchGradients) -> None:
-        fit = ~one.batch.held_out
+    def add(self, passed: BatchGradients) -> None:
+        fit = ~passed.batch.held_out
         self._sentences += int(fit.sum())
-        self._logits.append(one.logits)
-        for metric, gradient in zip(self._metric, one.gradients[0], strict=True):
+        self._logits.append(passed.logits)
+        for metric, gradient in zip(self._metric, passed.gradients[0], strict=True):
             flat = gradient[fit].flatten(0, 1)
             metric += flat.T @ flat
-        self._sensitivity.append(torch.stack([gradient.square().sum(-1) for gradient in one.gradients[0]]))
-        for layer_sum in one.sums if self._keep_sums else ():
+        self._sensitivity.append(torch.stack([gradient.square().sum(-1) for gradient in passed.gradients[0]]))
+        for layer_sum in passed.sums if self._keep_sums else ():
             self._sums.append(layer_sum)
 
     def result(self) -> DenseRun:
         scale = 1 / max(self._sentences, 1)
-        metric = tuple(one * scale for one in self._metric)
+        metric = tuple(metric * scale for metric in self._metric)
         return DenseRun(tuple(self._logits), metric, tuple(self._sensitivity), self._sums)
 
 
 def run_dense(model, batches: Sequence[Batch], *, after_batch: Callable[[], object] = lambda: None) -> DenseRun:
     """The dense model's run alone, for a repair of neurons that were chosen otherwise."""
     sums = DenseRunSums(model, keep_sums=True)
-    for one in gradient_passes(model, batches):
-        sums.add(one)
-        del one
+    for passed in gradient_passes(model, batches):
+        sums.add(passed)
+        del passed
         after_batch()
     return sums.result()

@@ -74,18 +74,18 @@ def dense_statistics(
         _LayerSums(index, block, last=index == last, exponent=exponent, fisher=fisher, plain=plain)
         for index, block in enumerate(blocks)
     ]
-    for one in gradient_passes(model, batches, (margin, loss) if fisher else (margin,)):
-        run.add(one)
+    for passed in gradient_passes(model, batches, (margin, loss) if fisher else (margin,)):
+        run.add(passed)
         for layer in layers:
-            layer.add(one)
-        del one
+            layer.add(passed)
+        del passed
         after_batch()
-    found = run.result()
-    return found, _results(layers, found)
+    dense = run.result()
+    return dense, _results(layers, dense)
 
 
-def _results(layers: "list[_LayerSums]", run: DenseRun) -> Iterator[LayerStatistics]:
-    for metric in run.metric:
+def _results(layers: "list[_LayerSums]", dense: DenseRun) -> Iterator[LayerStatistics]:
+    for metric in dense.metric:
         yield layers.pop(0).result(metric)
 
 
@@ -102,12 +102,12 @@ class _LayerSums:
         self.fisher = zeros.clone() if fisher else None
 
     @torch.no_grad()
-    def add(self, one: BatchGradients) -> None:
-        batch, activation = one.batch, one.activations[self.layer]
+    def add(self, passed: BatchGradients) -> None:
+        batch, activation = passed.batch, passed.activations[self.layer]
         fit = ~batch.held_out
         chosen = batch.counts(self.last) & fit[:, None]
         rows = activation[chosen]
-        sensitivity = one.gradients[0][self.layer].square().sum(-1)
+        sensitivity = passed.gradients[0][self.layer].square().sum(-1)
         self.weighted.add(rows, token_weights(batch, sensitivity, self.last, self.exponent)[chosen])
         if self.plain is not None:
             self.plain.add(rows)
@@ -116,7 +116,7 @@ class _LayerSums:
         self.squares += rows.square().sum(0, dtype=torch.float64)
         if self.fisher is not None:
             self.sentences += int(fit.sum())
-            neuron = (activation[fit] * (one.gradients[1][self.layer][fit] @ self.block.down_weight.T)).sum(1)
+            neuron = (activation[fit] * (passed.gradients[1][self.layer][fit] @ self.block.down_weight.T)).sum(1)
             self.fisher += neuron.double().square().sum(0)
 
     def result(self, metric: torch.Tensor) -> LayerStatistics:

@@ -4,20 +4,13 @@ The first layer's call is caught by a hook, then each layer module is called on 
 arguments that the model itself passed. What the FFN does is read by hooks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 
-from anatomy_export.calibration.batches import (
-    Batch,
-    _activation_given,
-    _attention,
-    _attention_given,
-    _first_only,
-    _forward,
-)
+from anatomy_export.calibration.batches import Batch
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.models.families import model_blocks, model_layers
 
@@ -156,3 +149,52 @@ def run_head(model, inputs: dict[str, torch.Tensor], call: LayerCall) -> torch.T
         for layer in model_layers(model):
             stack.enter_context(_forward(layer, give))
         return model(**inputs).logits
+
+
+def _attention(model, layer: int) -> torch.nn.Module:
+    """The layer's largest part that holds nothing of the FFN."""
+    block = model_blocks(model)[layer]
+    apart = [
+        child for child in model_layers(model)[layer].children() if not {block.up, block.down} & set(child.modules())
+    ]
+    return max(apart, key=lambda child: sum(parameter.numel() for parameter in child.parameters()))
+
+
+def _first_only(output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+    """The output without attention weights, which nothing here reads."""
+    return (output[0], *[None] * (len(output) - 1)) if isinstance(output, tuple) else output
+
+
+@contextmanager
+def _forward(module: torch.nn.Module, function: Callable) -> Iterator[None]:
+    """Inside: the module does `function` instead of its own forward pass."""
+    module.forward = function
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextmanager
+def _attention_given(model, layer: int, output: torch.Tensor | tuple | None) -> Iterator[None]:
+    """Inside: the layer's attention gives `output` without being run; None: it is run."""
+    if output is None:
+        yield
+        return
+    with _forward(_attention(model, layer), lambda *args, **keywords: output):
+        yield
+
+
+@contextmanager
+def _activation_given(model, layer: int, activation: torch.Tensor | None) -> Iterator[None]:
+    """Inside: the layer's down-projection reads `activation`, and the up-projection is not run; None: it is."""
+    if activation is None:
+        yield
+        return
+    block = model_blocks(model)[layer]
+    project = block.down.forward
+    with (
+        _forward(block.up, lambda hidden: hidden[..., :0]),
+        _forward(block.down, lambda nothing: project(activation)),
+    ):
+        yield

@@ -58,24 +58,24 @@ def measure(
     Raises:
         AnatomyError: an unknown criterion, or one whose labels or anatomy are missing.
     """
-    found = {name: find_criterion(name) for name in criteria}
+    ranked_by = {name: find_criterion(name) for name in criteria}
     dense, layers = dense_statistics(
         model,
         batches,
-        fisher=any(one.needs_labels for one in found.values()),
-        plain=any(one.needs_plain for one in found.values()),
+        fisher=any(criterion.needs_labels for criterion in ranked_by.values()),
+        plain=any(criterion.needs_plain for criterion in ranked_by.values()),
         keep_sums=repair,
         after_batch=tick,
     )
     scores: dict[str, list[np.ndarray]] = {name: [] for name in criteria}
     curves, tokens = [], []
-    damage = damage or any(one.score is score_gradient for one in found.values())
+    damage = damage or any(criterion.score is score_gradient for criterion in ranked_by.values())
     for layer in layers:
         tokens.append(layer.moments.count)
         removal = gradient_removal(layer, context) if damage else None
         if removal is not None:
             curves.append(removal_damage(removal))
-        for name, criterion in found.items():
+        for name, criterion in ranked_by.items():
             if removal is not None and criterion.score is score_gradient:
                 scores[name].append(removal_scores(removal))
             else:

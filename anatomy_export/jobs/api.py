@@ -11,9 +11,9 @@ from anatomy_export.models.checkpoint import Checkpoint, text_limit
 from anatomy_export.models.families import family_of
 from anatomy_export.models.recognise import require_classifier
 from anatomy_export.paper.anatomy import Anatomy
-from anatomy_export.paper.rule import ratio_plan, threshold_plan
+from anatomy_export.paper.rule import paper_plan
 from anatomy_export.paper.scoring import score_anatomy
-from anatomy_export.paper.thresholds import ThresholdSetup, preset_setup
+from anatomy_export.paper.thresholds import chosen_setup
 from anatomy_export.plans.plan import PrunePlan
 
 
@@ -48,7 +48,7 @@ def score_model(
         model.train(training)
 
 
-def paper_plan(
+def plan_model(
     model,
     anatomy: Anatomy,
     *,
@@ -64,14 +64,7 @@ def paper_plan(
     if keep_ratio is not None and (alpha is not None or beta is not None):
         raise AnatomyError("keep_ratio ranks neurons without a threshold; next step: leave out alpha and beta")
     rule = family_of(model.config).rule
-    base = preset_setup(preset or f"{rule}-1", rule, anatomy.num_layers)
-    setup = ThresholdSetup(
-        alpha=base.alpha if alpha is None else alpha,
-        beta=base.beta if beta is None else beta,
-        focus=base.focus if focus is None else tuple(focus),
-    )
-    if keep_ratio is None:
-        return threshold_plan(anatomy, rule=rule, setup=setup, probe_reduction=probe_reduction, align=align)
-    return ratio_plan(
+    setup = chosen_setup(rule, anatomy.num_layers, preset=preset, alpha=alpha, beta=beta, focus=focus)
+    return paper_plan(
         anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, probe_reduction=probe_reduction, align=align
     )

@@ -2,16 +2,11 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.core.onnx_tensors import file_bytes
-from anatomy_export.core.progress import Progress
-from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.evaluation.comparison import (
-    VerificationInputs,
     VerifyReport,
     compare_all,
     single_batches,
@@ -28,56 +23,12 @@ from anatomy_export.evaluation.precision_gate import (
 )
 from anatomy_export.evaluation.tolerance import REFERENCE_TOLERANCE
 from anatomy_export.exporter.precision import check_fp16_range, convert_precision
-from anatomy_export.jobs.export_request import ExportRequest
+from anatomy_export.jobs.export_job import ExportJob
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.prune import mask_neurons_
-from anatomy_export.plans.plan import PrunePlan
-from anatomy_export.plans.repair import Repair
-from anatomy_export.zoo.embedded import ModelSource
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the stages after planning share."""
-
-    request: ExportRequest
-    source: ModelSource
-    checkpoint: Checkpoint
-    plan: PrunePlan
-    repair: Repair | None
-    data: Dataset | None
-    max_length: int
-    flops_tokens: int
-    texts: tuple[str, ...]
-    inputs: VerificationInputs
-    staging: Path
-    progress: Progress
-
-    @property
-    def makes_dense(self) -> bool:
-        """Is a dense graph exported to compare with?"""
-        return self.request.mode != "dense" and self.request.compare_dense
-
-    @property
-    def dense_path(self) -> Path:
-        return self.staging / ".dense" / "model.onnx"
-
-    @property
-    def test_examples(self) -> Examples | None:
-        """What accuracy is measured on; None where it is not."""
-        if self.data is None or self.source.random_weights or not self.request.compare_dense:
-            return None
-        return self.data.test.head(self.request.data.eval_examples) if len(self.data.test) else None
-
-    @property
-    def validation_examples(self) -> Examples | None:
-        """What decides whether another precision ships; None where there is no labelled text for it."""
-        if self.test_examples is None or self.data is None:
-            return None
-        return self.data.validation if len(self.data.validation) else None
-
-
-def masked_logits(job: Job) -> list[np.ndarray]:
+def masked_logits(job: ExportJob) -> list[np.ndarray]:
     """What every export must compute: the logits of the dense model with the pruned rows of W2 zeroed, and repaired."""
     masked = copy.deepcopy(job.checkpoint.model)
     mask_neurons_(masked, job.plan, job.repair)
@@ -85,33 +36,29 @@ def masked_logits(job: Job) -> list[np.ndarray]:
 
 
 def verify_export(
-    job: Job,
+    job: ExportJob,
     expected: list[np.ndarray],
     pruned: Checkpoint,
     onnx: OnnxClassifier,
     dense_onnx: OnnxClassifier | None,
 ) -> VerifyReport:
     """Compare everything that was made with the masked model (`expected`), and the dense graph with the dense model."""
-    found = {
+    reloaded = load_checkpoint(str(job.staging / "checkpoint"))
+    made = {
         "torch " + job.request.mode: job.inputs.logits(torch_forward(pruned.model)),
-        "reloaded": _reloaded_logits(job),
+        "reloaded": job.inputs.logits(torch_forward(reloaded.model)),
         "onnx": job.inputs.logits(onnx.run),
     }
-    comparisons = compare_all("torch masked", expected, found, job.inputs.shapes)
+    comparisons = compare_all("torch masked", expected, made, job.inputs.shapes)
     if dense_onnx is not None:
         dense = job.inputs.logits(torch_forward(job.checkpoint.model))
-        found = {"dense onnx": job.inputs.logits(dense_onnx.run)}
-        comparisons += compare_all("torch dense", dense, found, job.inputs.shapes)
+        made = {"dense onnx": job.inputs.logits(dense_onnx.run)}
+        comparisons += compare_all("torch dense", dense, made, job.inputs.shapes)
     return VerifyReport(comparisons)
 
 
-def _reloaded_logits(job: Job) -> list[np.ndarray]:
-    reloaded = load_checkpoint(str(job.staging / "checkpoint"))
-    return job.inputs.logits(torch_forward(reloaded.model))
-
-
 def measure_accuracy(
-    job: Job, onnx: OnnxClassifier, dense_onnx: OnnxClassifier | None
+    job: ExportJob, onnx: OnnxClassifier, dense_onnx: OnnxClassifier | None
 ) -> tuple[float | None, float | None]:
     """Dense and pruned accuracy on test, as fractions, by ONNX Runtime itself; None where it is not measured."""
     examples = job.test_examples
@@ -122,13 +69,13 @@ def measure_accuracy(
         return pruned if dense_onnx is None else dense_onnx.accuracy(examples), pruned
 
 
-def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, PrecisionReport]:
+def ship_precision(job: ExportJob, fp32: OnnxClassifier) -> tuple[OnnxClassifier, PrecisionReport]:
     """Put a file of the precision that was asked for in the place of the fp32 one, and judge it.
 
     Raises:
         AnatomyError: the conversion failed. VerifyError: it loses more accuracy than is allowed.
     """
-    wanted, path = job.request.precision, job.staging / "model.onnx"
+    wanted, path = job.request.precision, job.onnx_path
     size = file_bytes(path)
     calibration = _text_inputs(job) if wanted.calibrated and job.data else ()
     with job.progress.stage(f"convert to {wanted.name}"):
@@ -161,7 +108,7 @@ def ship_precision(job: Job, fp32: OnnxClassifier) -> tuple[OnnxClassifier, Prec
     return shipped, report
 
 
-def _precision_gate(job: Job, shipped: OnnxClassifier, fp32: OnnxClassifier) -> PrecisionGate | None:
+def _precision_gate(job: ExportJob, shipped: OnnxClassifier, fp32: OnnxClassifier) -> PrecisionGate | None:
     """Raises VerifyError where validation text loses more than is allowed."""
     wanted, examples = job.request.precision, job.validation_examples
     if wanted.by_batch:
@@ -181,19 +128,19 @@ def _precision_gate(job: Job, shipped: OnnxClassifier, fp32: OnnxClassifier) -> 
 
 
 def _classes(
-    job: Job, shipped: OnnxClassifier, fp32: OnnxClassifier, texts: Sequence[str]
+    job: ExportJob, shipped: OnnxClassifier, fp32: OnnxClassifier, texts: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The class of each text, (texts,), by the file that ships as it is run, and by the fp32 file."""
     batch_size = 1 if job.request.precision.by_batch else EVALUATION_BATCH
     return shipped.logits(texts, batch_size).argmax(-1), fp32.logits(texts).argmax(-1)
 
 
-def _text_inputs(job: Job) -> list[Inputs]:
+def _text_inputs(job: ExportJob) -> list[Inputs]:
     """The verification texts one by one, without padding."""
     return single_batches(job.checkpoint.tokenizer, job.texts, job.max_length)
 
 
-def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
+def write_ort_format(job: ExportJob, onnx: OnnxClassifier) -> None:
     """Write model.ort, ONNX Runtime's own format, beside model.onnx; load it, and compare.
 
     Raises:
@@ -201,9 +148,9 @@ def write_ort_format(job: Job, onnx: OnnxClassifier) -> None:
     """
     path = job.staging / "model.ort"
     with job.progress.stage("write model.ort"):
-        save_ort_format(job.staging / "model.onnx", path)
+        save_ort_format(job.onnx_path, path)
         loaded = OnnxClassifier(path, onnx.tokenizer, job.max_length)
         expected = job.inputs.logits(onnx.run)
-        found = {"model.ort": job.inputs.logits(loaded.run)}
+        made = {"model.ort": job.inputs.logits(loaded.run)}
         tolerance = REFERENCE_TOLERANCE[job.request.precision.name]
-        VerifyReport(compare_all("model.onnx", expected, found, job.inputs.shapes, tolerance)).raise_for_failures()
+        VerifyReport(compare_all("model.onnx", expected, made, job.inputs.shapes, tolerance)).raise_for_failures()

@@ -30,14 +30,9 @@ from anatomy_export.models.checkpoint import (
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint
 from anatomy_export.models.text_lengths import data_lengths
-from anatomy_export.planning.allocate import width_multiple
-from anatomy_export.planning.latency import LatencyTable
-from anatomy_export.planning.sweep import (
-    Pruned,
-    Refused,
-    Way,
-    prune_ways,
-)
+from anatomy_export.planning.allocation import width_multiple
+from anatomy_export.planning.latency_table import LatencyTable
+from anatomy_export.planning.sweep import Pruned, PruneSpec, Refused, prune_each
 from anatomy_export.zoo.embedded import resolve_model
 
 FORMAT_VERSION = 1
@@ -59,8 +54,10 @@ class ParetoRequest:
     seq_len: int | None = None
     data: DataOptions = field(default_factory=DataOptions)
 
-    def ways(self) -> list[Way]:
-        return [Way(*one) for one in product(self.criteria, self.allocate, self.compensate, self.removed)]
+    @property
+    def specs(self) -> list[PruneSpec]:
+        combinations = product(self.criteria, self.allocate, self.compensate, self.removed)
+        return [PruneSpec(*values) for values in combinations]
 
 
 def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
@@ -96,29 +93,35 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     settings |= weights_identity(source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
     earlier = file.earlier(settings, _check_entry)
-    results = {name: one for name, one in earlier["results"].items() if name != DENSE} if earlier else {}
+    results = {name: entry for name, entry in earlier["results"].items() if name != DENSE} if earlier else {}
     open_directory(request.output, empty=earlier is None)
-    table = _latency_table(request, checkpoint, progress)
-    widths = [block.width for block in model_blocks(checkpoint.model)]
-    for one in results.values():
-        if "widths" in one:
-            one["speedup"] = table.speedup(one["widths"], widths)
-    body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(table)}
-    probes = choose_probes(None, model_classes(checkpoint, source.name), data)
-    job = _Job(request, checkpoint, data.train, probes, max_length, settings["calibration_examples"], progress)
-    todo = [way for way in request.ways() if way.name not in results]
+    job = _Job(
+        request=request,
+        checkpoint=checkpoint,
+        train=data.train,
+        probes=choose_probes(None, model_classes(checkpoint, source.name), data),
+        max_length=max_length,
+        examples=len(sample),
+        table=_latency_table(request, checkpoint, progress),
+        progress=progress,
+    )
+    for entry in results.values():
+        if "widths" in entry:
+            entry["speedup"] = job.table.speedup(entry["widths"], job.widths)
+    body = {"format_version": FORMAT_VERSION, "kind": "pareto", "settings": settings, "latency": asdict(job.table)}
+    todo = [spec for spec in request.specs if spec.name not in results]
     dense = job.dense(data.validation)
-    for name, found in job.evaluate(todo, data.validation, dense, table, "try ways on validation"):
-        results[name] = found
+    for name, entry in job.evaluate(todo, data.validation, dense, "try ways on validation"):
+        results[name] = entry
         file.write({**body, "partial": True, "results": results})
-    results[DENSE] = _dense_entry(dense, data.validation, model_blocks(checkpoint.model))
-    asked = {DENSE, *(way.name for way in request.ways())}
-    tried = {name: one for name, one in results.items() if name in asked and "speedup" in one}
-    best = non_dominated({name: (one["speedup"], one["accuracy"]) for name, one in tried.items()})
-    test_dense = job.dense(data.test)
-    chosen = [way for way in request.ways() if way.name in best]
-    on_test = dict(job.evaluate(chosen, data.test, test_dense, table, "report on test"))
-    on_test[DENSE] = _dense_entry(test_dense, data.test, model_blocks(checkpoint.model))
+    results[DENSE] = job.dense_entry(data.validation, dense)
+    asked = {DENSE, *(spec.name for spec in request.specs)}
+    tried = {name: entry for name, entry in results.items() if name in asked and "speedup" in entry}
+    best = non_dominated({name: (entry["speedup"], entry["accuracy"]) for name, entry in tried.items()})
+    dense = job.dense(data.test)
+    chosen = [spec for spec in request.specs if spec.name in best]
+    on_test = dict(job.evaluate(chosen, data.test, dense, "report on test"))
+    on_test[DENSE] = job.dense_entry(data.test, dense)
     whole = {**body, "partial": False, "results": results, "non_dominated": best, "test": on_test}
     file.write(whole)
     return whole
@@ -126,52 +129,61 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
 
 @dataclass(frozen=True)
 class _Job:
+    """What is the same for every way to prune."""
+
     request: ParetoRequest
     checkpoint: Checkpoint
     train: Examples
     probes: Probes
     max_length: int
     examples: int
+    table: LatencyTable
     progress: Progress
 
+    @property
+    def widths(self) -> list[int]:
+        return [block.width for block in model_blocks(self.checkpoint.model)]
+
     def dense(self, texts: Examples) -> np.ndarray:
+        """The dense model's class probabilities, (texts, classes)."""
         with self.progress.stage(f"dense model on {len(texts)} texts"):
             return class_probabilities(self.checkpoint, self.checkpoint.model, texts.texts, self.max_length)
 
+    def dense_entry(self, texts: Examples, dense: np.ndarray) -> dict:
+        compared = compare_predictions(dense, dense, np.array(texts.labels))
+        return {"removed": 0.0, "widths": self.widths, "speedup": 1.0, **compared}
+
     def evaluate(
-        self, ways: Sequence[Way], texts: Examples, dense: np.ndarray, table: LatencyTable, title: str
+        self, specs: Sequence[PruneSpec], texts: Examples, dense: np.ndarray, title: str
     ) -> Iterable[tuple[str, dict]]:
         """What each way gives on `texts`, by its name."""
-        if not ways:
+        if not specs:
             return
-        if self.probes.note and any(find_criterion(way.criterion).needs_anatomy for way in ways):
+        if self.probes.note and any(find_criterion(spec.criterion).needs_anatomy for spec in specs):
             self.progress.note(self.probes.note)
-        widths = [block.width for block in model_blocks(self.checkpoint.model)]
-        with self.progress.bar(title, len(ways)) as tick:
-            for one in prune_ways(
+        with self.progress.bar(title, len(specs)) as tick:
+            for pruned in prune_each(
                 self.checkpoint,
                 self.train,
-                ways,
+                specs,
                 seed=self.request.seed,
                 examples=self.examples,
                 align=width_multiple("auto"),
                 max_length=self.max_length,
                 probes=self.probes.texts,
             ):
-                yield one.way.name, self._entry(one, texts, dense, table, widths)
+                yield pruned.spec.name, self._entry(pruned, texts, dense)
                 tick()
 
-    def _entry(
-        self, one: Pruned | Refused, texts: Examples, dense: np.ndarray, table: LatencyTable, widths: list[int]
-    ) -> dict:
-        if isinstance(one, Refused):
-            return {**asdict(one.way), "refused": one.reason}
-        own = class_probabilities(self.checkpoint, one.model, texts.texts, self.max_length)
+    def _entry(self, pruned: Pruned | Refused, texts: Examples, dense: np.ndarray) -> dict:
+        if isinstance(pruned, Refused):
+            return {**asdict(pruned.spec), "refused": pruned.reason}
+        probabilities = class_probabilities(self.checkpoint, pruned.model, texts.texts, self.max_length)
         return {
-            **asdict(one.way),
-            "widths": one.widths,
-            "speedup": table.speedup(one.widths, widths),
-            **compare_predictions(dense, own, np.array(texts.labels)),
+            **asdict(pruned.spec),
+            "widths": pruned.widths,
+            "speedup": self.table.speedup(pruned.widths, self.widths),
+            **compare_predictions(dense, probabilities, np.array(texts.labels)),
         }
 
 
@@ -185,11 +197,6 @@ def non_dominated(points: dict[str, tuple[float, float]]) -> list[str]:
         if not best or accuracy > points[best[-1]][1]:
             best.append(name)
     return best[::-1]
-
-
-def _dense_entry(dense: np.ndarray, texts: Examples, blocks) -> dict:
-    own = compare_predictions(dense, dense, np.array(texts.labels))
-    return {"removed": 0.0, "widths": [block.width for block in blocks], "speedup": 1.0, **own}
 
 
 def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_length: int, examples: int) -> dict:

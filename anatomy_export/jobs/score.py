@@ -12,7 +12,7 @@ from anatomy_export.data.probes import choose_probes, load_probes, probe_tasks
 from anatomy_export.jobs.source_data import model_classes
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.models.families import family_of
-from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
 from anatomy_export.paper.anatomy_file import DESCRIPTION, write_anatomy
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.zoo.embedded import resolve_model
@@ -26,7 +26,7 @@ class ScoreRequest:
     output: Path
     force: bool = False
     probes: str | None = None
-    strong_threshold: float = 0.35
+    strong_threshold: float = STRONG_THRESHOLD
     max_length: int | None = None
     allow_random_head: bool = False
 

@@ -25,13 +25,11 @@ from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_l
 from anatomy_export.models.families import family_of
 from anatomy_export.models.prune import mask_neurons_
 from anatomy_export.models.text_lengths import data_lengths
-from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
 from anatomy_export.paper.scoring import score_anatomy
-from anatomy_export.paper.study_setups import Planner, Setup, describe_plan, describe_setup, kept_sha256, study_setups
+from anatomy_export.paper.study_setups import PROBE_REDUCTION, StudySetup, describe_plan, kept_sha256, study_setups
 from anatomy_export.plans.plan import PrunePlan, identity_plan
 from anatomy_export.zoo.embedded import ModelSource, resolve_model
-
-PROBE_REDUCTION = "mean"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class StudyRequest:
     model: str
     output: Path
     probes: str | None = None
-    strong_threshold: float = 0.35
+    strong_threshold: float = STRONG_THRESHOLD
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     removed: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
     latency: bool = False
@@ -54,15 +52,12 @@ class _Job:
     """What is the same for every setup. `labels`: (texts,)."""
 
     checkpoint: Checkpoint
-    planner: Planner
+    anatomy: Anatomy
+    rule: str
     texts: Examples
     encoded: EncodedTexts
     labels: np.ndarray
     progress: Progress
-
-    @property
-    def anatomy(self) -> Anatomy:
-        return self.planner.anatomy
 
 
 def run_study(request: StudyRequest, progress: Progress) -> dict:
@@ -105,9 +100,15 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
     earlier = file.earlier(settings, _check_entry) or {}
     open_directory(request.output, empty=not earlier)
     save_anatomy(anatomy, checkpoint, request.output, request.model)
-    planner = Planner(anatomy, family_of(checkpoint.model.config).rule, PROBE_REDUCTION)
-    encoded = encode_texts(checkpoint, texts.texts, max_length)
-    job = _Job(checkpoint, planner, texts, encoded, np.array(texts.labels), progress)
+    job = _Job(
+        checkpoint=checkpoint,
+        anatomy=anatomy,
+        rule=family_of(checkpoint.model.config).rule,
+        texts=texts,
+        encoded=encode_texts(checkpoint, texts.texts, max_length),
+        labels=np.array(texts.labels),
+        progress=progress,
+    )
     body = _empty_body(settings, earlier)
     for _ in _steps(job, request, body):
         file.write(body)
@@ -171,26 +172,25 @@ def _empty_body(settings: dict, earlier: dict) -> dict:
 
 def _steps(job: _Job, request: StudyRequest, body: dict) -> Iterator[None]:
     """Fill in `body`, one setup after the other; it yields whenever there is something new to keep."""
-    setups = study_setups(job.planner.rule, request.seeds, request.removed)
+    setups = study_setups(job.rule, request.seeds, request.removed)
     yield from _evaluate(job, setups, body)
     if request.latency:
         yield from _time(job, setups, request.backend, body)
 
 
-def _evaluate(job: _Job, setups: list[Setup], body: dict) -> Iterator[None]:
+def _evaluate(job: _Job, setups: list[StudySetup], body: dict) -> Iterator[None]:
     todo = [setup for setup in setups if setup.name not in body["setups"]]
     if not todo and body["dense"]:
         return
     with job.progress.stage(f"dense model on {len(job.texts)} texts"):
         dense = encoded_probabilities(job.checkpoint.model, job.encoded)
-    own = _outcome(dense, dense, job.labels)
-    body["dense"] = {**(body["dense"] or {}), **{name: own[name] for name in ("accuracy", "interval", "right")}}
+    unpruned = _outcome(dense, dense, job.labels)
+    body["dense"] = {**(body["dense"] or {}), **{name: unpruned[name] for name in ("accuracy", "interval", "right")}}
     body["dense"]["examples"] = len(job.texts)
-    whole = identity_plan(job.anatomy.fingerprint, [one.shape[1] for one in job.anatomy.neuron_similarity])
-    seen = {kept_sha256(whole): own}
+    seen = {kept_sha256(identity_plan(job.anatomy.fingerprint, job.anatomy.widths)): unpruned}
     for entry in body["setups"].values():
         if "refused" not in entry:
-            seen[entry["kept_sha256"]] = {name: entry[name] for name in own}
+            seen[entry["kept_sha256"]] = {name: entry[name] for name in unpruned}
     yield
     with job.progress.bar("evaluate setups", len(todo)) as tick:
         for setup in todo:
@@ -199,17 +199,17 @@ def _evaluate(job: _Job, setups: list[Setup], body: dict) -> Iterator[None]:
             tick()
 
 
-def _entry(job: _Job, setup: Setup, dense: np.ndarray, seen: dict[str, dict]) -> dict:
+def _entry(job: _Job, setup: StudySetup, dense: np.ndarray, seen: dict[str, dict]) -> dict:
     """One setup's entry; `seen` holds the outcome of every set of kept neurons so far."""
-    described = describe_setup(setup, job.planner)
+    described = setup.describe(job.rule, job.anatomy.num_layers)
     try:
-        plan = job.planner.plan(setup)
+        plan = setup.plan(job.anatomy, job.rule)
     except AnatomyError as error:
         return {**described, "refused": str(error)}
     kept = kept_sha256(plan)
     if kept not in seen:
-        own = encoded_probabilities(_masked(job.checkpoint.model, plan), job.encoded)
-        seen[kept] = _outcome(dense, own, job.labels)
+        masked = encoded_probabilities(_masked(job.checkpoint.model, plan), job.encoded)
+        seen[kept] = _outcome(dense, masked, job.labels)
     return {**described, **describe_plan(plan), **seen[kept], "seconds": None}
 
 
@@ -219,30 +219,30 @@ def _masked(model, plan: PrunePlan):
     return masked
 
 
-def _outcome(dense: np.ndarray, own: np.ndarray, labels: np.ndarray) -> dict:
-    found = compare_predictions(dense, own, labels)
-    right = own.argmax(1) == labels
+def _outcome(dense: np.ndarray, masked: np.ndarray, labels: np.ndarray) -> dict:
+    compared = compare_predictions(dense, masked, labels)
+    right = masked.argmax(1) == labels
     return {
-        "accuracy": found["accuracy"],
+        "accuracy": compared["accuracy"],
         "interval": list(wilson_interval(int(right.sum()), len(right))),
-        "agreement": found["agreement"],
-        "mean_abs_delta": found["probability_change"],
+        "agreement": compared["agreement"],
+        "mean_abs_delta": compared["probability_change"],
         "right": np.packbits(right).tobytes().hex(),
     }
 
 
-def _time(job: _Job, setups: list[Setup], backend: str, body: dict) -> Iterator[None]:
+def _time(job: _Job, setups: list[StudySetup], backend: str, body: dict) -> Iterator[None]:
     """Time the presets and, at each fixed share, the first random seed: which neurons are masked costs no time."""
     from anatomy_export.bench.masked import DENSE, time_masked
 
-    first: dict[float | None, Setup] = {}
+    first: dict[float | None, StudySetup] = {}
     for setup in setups:
         if setup.share is not None:
             first.setdefault(setup.share, setup)
     wanted = [setup for setup in setups if setup.preset] + list(first.values())
     entries = body["setups"]
-    todo = [one for one in wanted if "refused" not in entries[one.name] and entries[one.name]["seconds"] is None]
-    plans = {setup.name: job.planner.plan(setup) for setup in todo}
+    todo = [setup for setup in wanted if entries[setup.name].get("seconds", "refused") is None]
+    plans = {setup.name: setup.plan(job.anatomy, job.rule) for setup in todo}
     for timed in time_masked(job.checkpoint, plans, job.texts.texts, backend=backend, progress=job.progress):
         for name, seconds in timed.items():
             if name != DENSE:

@@ -1,1 +1,1 @@
-"""Array operations on torch, each with a NumPy float64 reference of the same name."""
+"""Array operations on torch, each with a NumPy float64 reference of the same name in the tests."""

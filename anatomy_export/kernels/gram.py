@@ -51,7 +51,7 @@ class GramAccumulator:
         """Count `rows: (b, n)` with `weights: (b,)`, all one by default."""
         scale = rows.new_ones(len(rows)) if weights is None else weights.to(rows.dtype)
         self._pending.append((rows, scale))
-        if sum(len(one) for one, _ in self._pending) >= self.block_rows:
+        if sum(len(block) for block, _ in self._pending) >= self.block_rows:
             self._add_pending()
 
     def _add_pending(self) -> None:

@@ -100,7 +100,7 @@ def _remove_among(
     device.
     """
     weights = rows[candidates]
-    local, inner = (one.cpu().numpy() for one in (inverse[candidates][:, candidates], weights @ weights.T))
+    local, inner = inverse[candidates][:, candidates].cpu().numpy(), (weights @ weights.T).cpu().numpy()
     pivots, norms = np.einsum("jj->j", local), np.einsum("jj->j", inner)  # views: they follow the updates
     gone = np.zeros(len(local))
     taken, errors = [], []

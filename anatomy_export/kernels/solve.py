@@ -33,10 +33,13 @@ def ridge_factor(gram: torch.Tensor, ridge: float) -> tuple[torch.Tensor, float]
     raise AnatomyError(f"Gram matrix ({len(gram)} × {len(gram)}) is indefinite at any ridge up to {LARGEST_RIDGE:g}")
 
 
-def ridge_solve(gram: torch.Tensor, right: torch.Tensor, ridge: float) -> torch.Tensor:
-    """`(gram + ridge · mean(diag gram) · I)⁻¹ right`: (n, n) and (n, d) give (n, d). Raises as `ridge_factor`."""
-    factor, _ = ridge_factor(gram, ridge)
-    return torch.cholesky_solve(right, factor)
+def ridge_solve(gram: torch.Tensor, right: torch.Tensor, ridge: float) -> tuple[torch.Tensor, float]:
+    """`(gram + ridge · mean(diag gram) · I)⁻¹ right`: (n, n) and (n, d) give (n, d); and the ridge that was used.
+
+    Raises as `ridge_factor`.
+    """
+    factor, used = ridge_factor(gram, ridge)
+    return torch.cholesky_solve(right, factor), used
 
 
 def ridge_inverse(gram: torch.Tensor, ridge: float) -> torch.Tensor:

@@ -6,7 +6,6 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,8 +39,8 @@ def write_anatomy(
     """
     known = [None] * len(anatomy.probes) if tasks is None else tasks
     buffer = io.BytesIO()
-    layers: dict[str, Any] = {f"{NEURONS}.{layer}": one for layer, one in enumerate(anatomy.neuron_similarity)}
-    np.savez(buffer, **{LAYERS: anatomy.layer_similarity, **layers})
+    neurons = {f"{NEURONS}.{layer}": similarity for layer, similarity in enumerate(anatomy.neuron_similarity)}
+    np.savez(buffer, **{LAYERS: anatomy.layer_similarity, **neurons})  # type: ignore[arg-type]
     arrays = buffer.getvalue()
     body = {
         "format_version": FORMAT_VERSION,
@@ -50,7 +49,7 @@ def write_anatomy(
         "family": family,
         "fingerprint": anatomy.fingerprint,
         "rule": rule,
-        "widths": [similarity.shape[1] for similarity in anatomy.neuron_similarity],
+        "widths": anatomy.widths,
         "hidden_size": hidden_size,
         "probes": [{"text": text, "task": task} for text, task in zip(anatomy.probes, known, strict=True)],
         "strong_threshold": anatomy.strong_threshold,
@@ -70,25 +69,49 @@ def read_anatomy(directory: Path) -> Anatomy:
     """
     directory = Path(directory)
     body = _description(directory / DESCRIPTION)
-    file = directory / ARRAYS
+    try:
+        probes = tuple(str(probe["text"]) for probe in body["probes"])
+        checksum, widths = body["arrays_sha256"], tuple(body["widths"])
+        threshold, fingerprint = float(body["strong_threshold"]), str(body["fingerprint"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(directory / DESCRIPTION, f"{type(error).__name__}: {error}") from error
+    layers, neurons = read_arrays(directory / ARRAYS, sha256=checksum, probes=len(probes), widths=widths)
+    return Anatomy(layers, neurons, threshold, probes, fingerprint)
+
+
+def read_arrays(
+    file: Path, *, sha256: str, probes: int, widths: Sequence[int], command: str = "anatomy score"
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Layer similarity (P, L + 1) and neuron similarity, (P, n) a layer, of an `anatomy.npz`; all finite.
+
+    Args:
+        sha256, probes, widths: of the arrays, as the `anatomy.json` beside it has them.
+        command: that wrote the files, for the error.
+
+    Raises:
+        AnatomyError: the file is missing or damaged, or not the one that `anatomy.json` describes.
+    """
+    shapes = {LAYERS: (probes, len(widths) + 1)}
+    shapes |= {f"{NEURONS}.{layer}": (probes, width) for layer, width in enumerate(widths)}
     try:
         content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != body["arrays_sha256"]:
-            raise _damaged(file, f"its checksum is not the one in {DESCRIPTION}")
-        with np.load(io.BytesIO(content)) as arrays:
-            layers = arrays[LAYERS]
-            neurons = tuple(arrays[f"{NEURONS}.{layer}"] for layer in range(len(body["widths"])))
-        probes = tuple(str(probe["text"]) for probe in body["probes"])
-        anatomy = Anatomy(layers, neurons, float(body["strong_threshold"]), probes, str(body["fingerprint"]))
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise _damaged(file, f"its checksum is not the one in {DESCRIPTION}, so damaged or of another run", command)
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name], dtype=np.float64) for name in shapes}
     except OSError as error:
-        raise _damaged(file, str(error.strerror or error)) from error
+        raise _damaged(file, str(error.strerror or error), command) from error
     except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(file, f"{type(error).__name__}: {error}") from error
-    expected = [(len(probes), len(neurons) + 1), *((len(probes), width) for width in body["widths"])]
-    found = [layers.shape, *(one.shape for one in neurons)]
-    if found != expected:
-        raise _damaged(file, f"its arrays have shapes {found}, expected {expected}")
-    return anatomy
+        raise _damaged(file, f"{type(error).__name__}: {error}", command) from error
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+            raise _damaged(
+                file,
+                f"{name} has shape {arrays[name].shape} or is not finite, expected finite numbers of shape {shape}",
+                command,
+            )
+    layers, *neurons = arrays.values()
+    return layers, tuple(neurons)
 
 
 def _description(file: Path) -> dict:
@@ -105,5 +128,5 @@ def _description(file: Path) -> dict:
     return body
 
 
-def _damaged(file: Path, what: str) -> AnatomyError:
-    return AnatomyError(f"{file}: {what}; next step: make it again with anatomy score")
+def _damaged(file: Path, what: str, command: str = "anatomy score") -> AnatomyError:
+    return AnatomyError(f"{file}: {what}; next step: make it again with {command}")

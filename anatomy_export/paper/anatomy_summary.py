@@ -43,16 +43,16 @@ def strong_agreement(anatomy: Anatomy, layers: list[int] | None = None) -> tuple
     and are left out; None where no pair is left, as with a single probe.
     """
     masks = [anatomy.strong_mask(layer) for layer in (range(anatomy.num_layers) if layers is None else layers)]
-    found, expected = [], []
-    for one, other in combinations(range(len(anatomy.probes)), 2):
-        total = sum(int(mask[one].sum() + mask[other].sum()) for mask in masks)
+    agreements, by_chance = [], []
+    for first, second in combinations(range(len(anatomy.probes)), 2):
+        total = sum(int(mask[first].sum() + mask[second].sum()) for mask in masks)
         if not total:
             continue
-        common = sum(int((mask[one] & mask[other]).sum()) for mask in masks)
-        by_chance = sum(mask[one].sum() * mask[other].sum() / mask.shape[1] for mask in masks)
-        found.append(common / (total - common))
-        expected.append(float(by_chance / (total - by_chance)))
-    return (float(np.mean(found)), float(np.mean(expected))) if found else (None, None)
+        common = sum(int((mask[first] & mask[second]).sum()) for mask in masks)
+        expected = sum(mask[first].sum() * mask[second].sum() / mask.shape[1] for mask in masks)
+        agreements.append(common / (total - common))
+        by_chance.append(float(expected / (total - expected)))
+    return (float(np.mean(agreements)), float(np.mean(by_chance))) if agreements else (None, None)
 
 
 def opposed_neurons(anatomy: Anatomy, layer: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """The paper's rule: from an anatomy to the neurons that stay, by its thresholds or by a share of each layer."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -12,6 +14,23 @@ from anatomy_export.paper.thresholds import LayerThreshold, ThresholdSetup, laye
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
 
 
+def paper_plan(
+    anatomy: Anatomy,
+    *,
+    rule: str,
+    setup: ThresholdSetup,
+    keep_ratio: float | None,
+    probe_reduction: str = "mean",
+    align: int = 1,
+) -> PrunePlan:
+    """`ratio_plan` for a `keep_ratio`, `threshold_plan` for None; raises as they do."""
+    if keep_ratio is None:
+        return threshold_plan(anatomy, rule=rule, setup=setup, probe_reduction=probe_reduction, align=align)
+    return ratio_plan(
+        anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, probe_reduction=probe_reduction, align=align
+    )
+
+
 def threshold_plan(
     anatomy: Anatomy, *, rule: str, setup: ThresholdSetup, probe_reduction: str = "mean", align: int = 1
 ) -> PrunePlan:
@@ -21,20 +40,17 @@ def threshold_plan(
         AnatomyError: a threshold would empty a layer, or an argument means nothing.
     """
     check_whole("align", align, 1)
-    thresholds, similarity = _reduce(anatomy, rule, setup, probe_reduction)
     layers = []
-    for index, (threshold, values) in enumerate(zip(thresholds, similarity, strict=True)):
-        strong = anatomy.strong(index)
-        pruned = threshold.prunes(values)
-        pruned[strong] = False
-        order = _ranking(threshold.measure(values), strong)
-        count = _align_up(int((~pruned).sum()), align, len(values))
-        if count == 0:
+    for ranked in _ranked_layers(anatomy, rule, setup, probe_reduction):
+        pruned = ranked.threshold.prunes(ranked.similarity)
+        pruned[ranked.strong] = False
+        if pruned.all():
             raise AnatomyError(
-                f"layer {index}: threshold {threshold.value:.6g} would remove all {len(values)} neurons; "
+                f"layer {ranked.layer}: threshold {ranked.threshold.value:.6g} would remove all {len(pruned)} neurons; "
                 "next step: lower --alpha or --beta, or take the layer out of --focus"
             )
-        layers.append(_layer_plan(index, order[:count], threshold, strong, values, threshold.value))
+        count = _align_up(int((~pruned).sum()), align, len(pruned))
+        layers.append(ranked.plan(count, ranked.threshold.value))
     parameters = {**anatomy_parameters(anatomy, rule, setup, probe_reduction, align), "budget": "thresholds"}
     return _plan(anatomy, layers, parameters)
 
@@ -58,52 +74,56 @@ def ratio_plan(
     """
     check_share("keep_ratio", keep_ratio)
     check_whole("align", align, 1)
-    thresholds, similarity = _reduce(anatomy, rule, setup, probe_reduction)
     layers = []
-    for index, (threshold, values) in enumerate(zip(thresholds, similarity, strict=True)):
-        strong = anatomy.strong(index)
-        width = len(values)
+    for ranked in _ranked_layers(anatomy, rule, setup, probe_reduction):
+        width = len(ranked.similarity)
         count = _align_up(max(1, round(keep_ratio * width)), align, width)
-        if len(strong) > count:
+        if len(ranked.strong) > count:
             raise AnatomyError(
-                f"layer {index}: {len(strong)} strong neurons are protected but a keep ratio of {keep_ratio} leaves "
-                f"room for {count} of {width}; next step: raise --keep-ratio or --strong-threshold"
+                f"layer {ranked.layer}: {len(ranked.strong)} strong neurons are protected but a keep ratio of "
+                f"{keep_ratio} leaves room for {count} of {width}; next step: raise --keep-ratio or --strong-threshold"
             )
-        order = _ranking(threshold.measure(values), strong)
-        layers.append(_layer_plan(index, order[:count], threshold, strong, values, None))
-    parameters = {
-        **anatomy_parameters(anatomy, rule, setup, probe_reduction, align),
-        "budget": "keep-ratio",
-        "keep_ratio": keep_ratio,
-    }
-    return _plan(anatomy, layers, parameters)
+        layers.append(ranked.plan(count, None))
+    ranked_by = anatomy_parameters(anatomy, rule, setup, probe_reduction, align)
+    return _plan(anatomy, layers, {**ranked_by, "budget": "keep-ratio", "keep_ratio": keep_ratio})
 
 
-def _reduce(anatomy: Anatomy, rule: str, setup: ThresholdSetup, how: str):
-    layer_similarity, similarity = anatomy.reduced(how)
-    return layer_thresholds(rule, layer_similarity, anatomy.num_layers, setup), similarity
+@dataclass(frozen=True)
+class _RankedLayer:
+    """One layer's threshold, similarities (n,), and the indices of its strong neurons."""
+
+    layer: int
+    threshold: LayerThreshold
+    similarity: np.ndarray
+    strong: np.ndarray
+
+    def plan(self, count: int, value: float | None) -> LayerPlan:
+        """Keep the `count` best neurons, the strong first, ties by index; `value` is the threshold that is recorded."""
+        scores = self.threshold.measure(self.similarity)
+        weak = np.ones(len(scores))
+        weak[self.strong] = 0
+        order = np.lexsort((np.arange(len(scores)), -scores, weak))
+        return LayerPlan(
+            layer=self.layer,
+            width=len(scores),
+            keep=tuple(np.sort(order[:count]).tolist()),
+            threshold=value,
+            rule=self.threshold.rule,
+            protected=tuple(self.strong.tolist()),
+        )
 
 
-def _ranking(scores: np.ndarray, strong: np.ndarray) -> np.ndarray:
-    """Neurons from best to worst, (n,): the strong first, ties by index."""
-    first = np.zeros(len(scores))
-    first[strong] = 1
-    return np.lexsort((np.arange(len(scores)), -scores, -first))
+def _ranked_layers(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe_reduction: str) -> list[_RankedLayer]:
+    layer_similarity, similarity = anatomy.reduced(probe_reduction)
+    thresholds = layer_thresholds(rule, layer_similarity, anatomy.num_layers, setup)
+    return [
+        _RankedLayer(layer, threshold, similarity[layer], anatomy.strong(layer))
+        for layer, threshold in enumerate(thresholds)
+    ]
 
 
 def _align_up(count: int, align: int, width: int) -> int:
     return min(width, ceil(count / align) * align)
-
-
-def _layer_plan(index, keep, threshold: LayerThreshold, strong, values, value) -> LayerPlan:
-    return LayerPlan(
-        layer=index,
-        width=len(values),
-        keep=tuple(int(neuron) for neuron in np.sort(keep)),
-        threshold=value,
-        rule=threshold.rule,
-        protected=tuple(int(neuron) for neuron in strong),
-    )
 
 
 def anatomy_parameters(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe_reduction: str, align: int) -> dict:
@@ -119,13 +139,12 @@ def anatomy_parameters(anatomy: Anatomy, rule: str, setup: ThresholdSetup, probe
     }
 
 
-def _plan(anatomy: Anatomy, layers: list[LayerPlan], parameters: dict) -> PrunePlan:
-    probes = hashlib.sha256("\n".join(anatomy.probes).encode()).hexdigest()
+def _plan(anatomy: Anatomy, layers: Sequence[LayerPlan], parameters: dict) -> PrunePlan:
     return PrunePlan(
         anatomy.fingerprint,
         tuple(layers),
         "anatomy",
         parameters,
-        calibration_fingerprint=probes,
+        calibration_fingerprint=hashlib.sha256("\n".join(anatomy.probes).encode()).hexdigest(),
         recorded_logits=anatomy.recorded_logits,
     )

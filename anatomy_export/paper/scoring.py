@@ -11,7 +11,7 @@ from anatomy_export.kernels.cosine import cosine_similarity
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.models.families import family_of, model_blocks
 from anatomy_export.models.identity import model_identity
-from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
 from anatomy_export.plans.identity import ModelIdentity
 
 
@@ -19,8 +19,8 @@ def score_anatomy(
     checkpoint: Checkpoint,
     probes: Sequence[str],
     *,
-    strong_threshold: float = 0.35,
-    max_length: int = 128,
+    max_length: int,
+    strong_threshold: float = STRONG_THRESHOLD,
     cut_off: bool = False,
     identity: ModelIdentity | None = None,
 ) -> Anatomy:

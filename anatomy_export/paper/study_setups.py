@@ -10,14 +10,15 @@ from anatomy_export.core.arguments import check_whole
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.rule import threshold_plan
-from anatomy_export.paper.thresholds import PRESETS, ThresholdSetup, preset_setup
+from anatomy_export.paper.thresholds import PRESETS, preset_setup
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
 
 ANATOMY, RANDOM = "anatomy", "random"
+PROBE_REDUCTION = "mean"
 
 
 @dataclass(frozen=True)
-class Setup:
+class StudySetup:
     """One way to remove neurons without anything else: by a preset, or at random with a seed.
 
     A random setup removes as many as the preset `matches`, or a `share` of all.
@@ -39,46 +40,44 @@ class Setup:
         what = f"{self.share:g}" if self.matches is None else self.matches
         return f"random-{what}-seed-{self.seed}"
 
-
-def study_setups(rule: str, seeds: Sequence[int], shares: Sequence[float]) -> list[Setup]:
-    """Every preset of the rule, random removal at each preset's number, and at `shares` of all neurons."""
-    presets = [preset for preset in PRESETS if preset.startswith(f"{rule}-")]
-    return [
-        *(Setup(preset=preset) for preset in presets),
-        *(Setup(matches=preset, seed=seed) for preset in presets for seed in seeds),
-        *(Setup(share=share, seed=seed) for share in shares for seed in seeds),
-    ]
-
-
-class Planner:
-    """Makes the plan of any setup for one anatomy."""
-
-    def __init__(self, anatomy: Anatomy, rule: str, probe_reduction: str = "mean"):
-        self.anatomy = anatomy
-        self.rule = rule
-        self.probe_reduction = probe_reduction
-
-    def thresholds(self, preset: str) -> ThresholdSetup:
-        """alpha, beta and focus of a preset at this depth."""
-        return preset_setup(preset, self.rule, self.anatomy.num_layers)
-
-    def plan(self, setup: Setup) -> PrunePlan:
+    def plan(self, anatomy: Anatomy, rule: str) -> PrunePlan:
         """The neurons that stay, widths as they come (align 1).
 
         Raises:
             AnatomyError: a threshold would empty a layer, or the strong neurons leave too few to remove.
         """
-        if setup.preset:
-            return threshold_plan(
-                self.anatomy,
-                rule=self.rule,
-                setup=self.thresholds(setup.preset),
-                probe_reduction=self.probe_reduction,
-            )
-        if setup.matches:
-            return random_plan(self.anatomy, self.plan(Setup(preset=setup.matches)).removed, seed=setup.seed or 0)
-        total = sum(similarity.shape[1] for similarity in self.anatomy.neuron_similarity)
-        return random_plan(self.anatomy, round((setup.share or 0) * total), seed=setup.seed or 0)
+        if self.preset:
+            thresholds = preset_setup(self.preset, rule, anatomy.num_layers)
+            return threshold_plan(anatomy, rule=rule, setup=thresholds, probe_reduction=PROBE_REDUCTION)
+        if self.matches:
+            removed = StudySetup(preset=self.matches).plan(anatomy, rule).removed
+        else:
+            removed = round((self.share or 0) * sum(anatomy.widths))
+        return random_plan(anatomy, removed, seed=self.seed or 0)
+
+    def describe(self, rule: str, num_layers: int) -> dict:
+        """What it is, as plain values for `study.json`."""
+        thresholds = preset_setup(self.preset, rule, num_layers) if self.preset else None
+        return {
+            "kind": self.kind,
+            "preset": self.preset,
+            "alpha": thresholds.alpha if thresholds else None,
+            "beta": thresholds.beta if thresholds and rule == "bert" else None,
+            "focus": list(thresholds.focus) if thresholds else [],
+            "seed": self.seed,
+            "matches": self.matches,
+            "share": self.share,
+        }
+
+
+def study_setups(rule: str, seeds: Sequence[int], shares: Sequence[float]) -> list[StudySetup]:
+    """Every preset of the rule, random removal at each preset's number, and at `shares` of all neurons."""
+    presets = [preset for preset in PRESETS if preset.startswith(f"{rule}-")]
+    return [
+        *(StudySetup(preset=preset) for preset in presets),
+        *(StudySetup(matches=preset, seed=seed) for preset in presets for seed in seeds),
+        *(StudySetup(share=share, seed=seed) for share in shares for seed in seeds),
+    ]
 
 
 def random_plan(anatomy: Anatomy, removed: int, *, seed: int) -> PrunePlan:
@@ -91,9 +90,9 @@ def random_plan(anatomy: Anatomy, removed: int, *, seed: int) -> PrunePlan:
     """
     check_whole("removed", removed, 0)
     check_whole("seed", seed, 0)
-    widths = [similarity.shape[1] for similarity in anatomy.neuron_similarity]
+    widths = anatomy.widths
     strong = [anatomy.strong(layer) for layer in range(anatomy.num_layers)]
-    spare = [width - max(1, len(own)) for width, own in zip(widths, strong, strict=True)]
+    spare = [width - max(1, len(neurons)) for width, neurons in zip(widths, strong, strict=True)]
     if removed > sum(spare):
         raise AnatomyError(
             f"{removed} neurons cannot go at random: only {sum(spare)} of {sum(widths)} are neither strong nor a "
@@ -126,21 +125,6 @@ def _spread(total: int, spare: list[int]) -> list[int]:
 def kept_sha256(plan: PrunePlan) -> str:
     """SHA-256 of the kept neurons alone: setups that keep the same compute the same."""
     return hashlib.sha256("\n".join(",".join(map(str, layer.keep)) for layer in plan.layers).encode()).hexdigest()
-
-
-def describe_setup(setup: Setup, planner: Planner) -> dict:
-    """What a setup is, as plain values for `study.json`."""
-    chosen = planner.thresholds(setup.preset) if setup.preset else None
-    return {
-        "kind": setup.kind,
-        "preset": setup.preset,
-        "alpha": chosen.alpha if chosen else None,
-        "beta": chosen.beta if chosen and planner.rule == "bert" else None,
-        "focus": list(chosen.focus) if chosen else [],
-        "seed": setup.seed,
-        "matches": setup.matches,
-        "share": setup.share,
-    }
 
 
 def describe_plan(plan: PrunePlan) -> dict:

@@ -49,8 +49,10 @@ _BERT_PRESETS = (
     (0.08, 0.005),
 )
 _GPT2_PRESETS = ((0.05, 1), (0.075, 1), (0.1, 1), (0.125, 1), (0.15, 1), (0.15, 2), (0.15, 4))
-PRESETS = tuple(f"bert-{i + 1}" for i in range(len(_BERT_PRESETS))) + tuple(
-    f"gpt2-{i + 1}" for i in range(len(_GPT2_PRESETS))
+PRESETS = tuple(
+    f"{rule}-{number + 1}"
+    for rule, presets in (("bert", _BERT_PRESETS), ("gpt2", _GPT2_PRESETS))
+    for number in range(len(presets))
 )
 
 
@@ -84,6 +86,28 @@ def preset_setup(name: str, rule: str, num_layers: int) -> ThresholdSetup:
     return ThresholdSetup(alpha, 0.0, tuple(range(num_layers - ceil(last_of_12 * num_layers / 12), num_layers)))
 
 
+def chosen_setup(
+    rule: str,
+    num_layers: int,
+    *,
+    preset: str | None,
+    alpha: float | None,
+    beta: float | None,
+    focus: Sequence[int] | None,
+) -> ThresholdSetup:
+    """A preset, the rule's first by default, with its values overridden by those that were given.
+
+    Raises:
+        AnatomyError: see `preset_setup`.
+    """
+    base = preset_setup(preset or f"{rule}-1", rule, num_layers)
+    return ThresholdSetup(
+        alpha=base.alpha if alpha is None else alpha,
+        beta=base.beta if beta is None else beta,
+        focus=base.focus if focus is None else tuple(focus),
+    )
+
+
 def layer_thresholds(
     rule: str, layer_similarity: Sequence[float] | np.ndarray, num_layers: int, setup: ThresholdSetup
 ) -> list[LayerThreshold]:
@@ -96,11 +120,11 @@ def layer_thresholds(
         check_finite(name, getattr(setup, name))
     for layer in setup.focus:
         check_whole("focus layer", layer, 0)
-    beyond = [layer for layer in setup.focus if not 0 <= layer < num_layers]
+    beyond = [layer for layer in setup.focus if layer >= num_layers]
     if beyond:
         raise AnatomyError(f"focus layer {beyond[0]} does not exist: this model has layers 0–{num_layers - 1}")
-    one = _bert_threshold if rule == "bert" else _gpt2_threshold
-    return [one(layer, float(layer_similarity[layer]), num_layers, setup) for layer in range(num_layers)]
+    threshold = _bert_threshold if rule == "bert" else _gpt2_threshold
+    return [threshold(layer, float(layer_similarity[layer]), num_layers, setup) for layer in range(num_layers)]
 
 
 def _bert_threshold(layer: int, similarity: float, num_layers: int, setup: ThresholdSetup) -> LayerThreshold:

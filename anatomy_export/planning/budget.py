@@ -3,10 +3,45 @@
 from collections.abc import Callable, Sequence
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.models.flops import FlopModel
-from anatomy_export.planning.latency import LatencyTable
+from anatomy_export.core.progress import Progress
+from anatomy_export.models.checkpoint import sequence_length
+from anatomy_export.models.flops import FlopModel, count_flops
+from anatomy_export.planning.latency_table import LatencyTable, MeasureLatency
+from anatomy_export.planning.options import ScoreOptions
+from anatomy_export.planning.plan_maker import PlanMaker
 
 RATIO_STEPS = 30
+
+
+def budget_share(options: ScoreOptions, maker: PlanMaker, measure_latency: MeasureLatency, progress: Progress) -> dict:
+    """`keep_ratio`, the share of the neurons that the budget leaves, and what else the plan records of it.
+
+    Raises:
+        AnatomyError: no share is so fast, or has so few FLOPs.
+    """
+    calibration = maker.calibration
+    checkpoint, widths = calibration.checkpoint, calibration.widths
+    if options.flops_ratio is not None:
+        tokens = calibration.mean_tokens
+        ratio = ratio_for_flops(count_flops(checkpoint.model), options.flops_ratio, tokens)
+        return {"flops_ratio": options.flops_ratio, "flops_tokens": tokens, "keep_ratio": ratio}
+    if options.target_speedup is None:
+        return {"keep_ratio": options.keep_ratio}
+    length = sequence_length(checkpoint, options.seq_len, "--seq-len")
+    table = measure_latency(checkpoint, batch=options.batch, seq_len=length, progress=progress)
+
+    def widths_at(ratio: float) -> list[int]:
+        return [len(kept) for kept in maker.kept_neurons(options.method, ratio)]
+
+    ratio = ratio_for_speedup(table, options.target_speedup, widths, widths_at)
+    return {
+        "target_speedup": options.target_speedup,
+        "predicted_speedup": round(table.speedup(widths_at(ratio), widths), 4),
+        "batch": table.batch,
+        "seq_len": table.seq_len,
+        "device": table.device,
+        "keep_ratio": ratio,
+    }
 
 
 def ratio_for_flops(flops: FlopModel, wanted: float, length: int) -> float:

@@ -1,10 +1,11 @@
-"""How neurons are chosen: what can be asked for, and what is taken where nothing was."""
+"""How neurons are chosen: what can be asked for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from anatomy_export.core.arguments import check_choice, check_finite, check_share, check_whole
-from anatomy_export.paper.anatomy import REDUCTIONS
-from anatomy_export.planning.allocate import GLOBAL, SENSITIVITY, UNIFORM
+from anatomy_export.paper.anatomy import REDUCTIONS, STRONG_THRESHOLD
+from anatomy_export.planning.allocation import ALLOCATIONS, UNIFORM
+from anatomy_export.repair.modes import MODES, NONE
 
 BUDGETS = ("keep_ratio", "flops_ratio", "target_speedup", "max_accuracy_drop")
 
@@ -12,9 +13,14 @@ PAPERS_OWN = ("preset", "alpha", "beta", "focus")
 
 OF_ANATOMY = ("strong_threshold", "probe_reduction", "probes")
 
-ALLOCATIONS = (UNIFORM, GLOBAL, SENSITIVITY)
 
-REPAIRS = ("none", "bias", "least-squares", "auto")
+@dataclass(frozen=True)
+class PruneMethod:
+    """How neurons are ranked (`criterion`), shared out over the layers (`allocate`), and what is left repaired."""
+
+    criterion: str
+    allocate: str
+    compensate: str
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,11 @@ class ScoreOptions:
     alpha: float | None = None
     beta: float | None = None
     focus: tuple[int, ...] | None = None
-    strong_threshold: float = 0.35
+    strong_threshold: float = STRONG_THRESHOLD
     probe_reduction: str = "mean"
     criterion: str = "anatomy"
-    compensate: str = "none"
-    allocate: str = "uniform"
+    compensate: str = NONE
+    allocate: str = UNIFORM
     keep_ratio: float | None = None
     flops_ratio: float | None = None
     target_speedup: float | None = None
@@ -51,7 +57,7 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         check_choice("probe_reduction", self.probe_reduction, REDUCTIONS)
         check_choice("allocate", self.allocate, ALLOCATIONS)
-        check_choice("compensate", self.compensate, REPAIRS)
+        check_choice("compensate", self.compensate, MODES)
         check_finite("strong_threshold", self.strong_threshold)
         for name, least in (("align", 1), ("batch", 1), ("seq_len", 2), ("seed", 0)):
             if getattr(self, name) is not None:
@@ -64,6 +70,11 @@ class ScoreOptions:
                 check_share(name, getattr(self, name))
 
     @property
+    def method(self) -> PruneMethod:
+        """Criterion, allocation and repair."""
+        return PruneMethod(self.criterion, self.allocate, self.compensate)
+
+    @property
     def by_thresholds(self) -> bool:
         """Do the paper's thresholds decide how many neurons stay?"""
         return all(getattr(self, name) is None for name in BUDGETS)
@@ -71,33 +82,10 @@ class ScoreOptions:
     @property
     def by_anatomy_alone(self) -> bool:
         """Is the paper's own way enough, which needs probes but no calibration text?"""
-        plain = (self.criterion, self.allocate) == ("anatomy", "uniform")
+        plain = (self.criterion, self.allocate) == ("anatomy", UNIFORM)
         return plain and all(getattr(self, name) is None for name in BUDGETS if name != "keep_ratio")
 
     @property
     def calibrated(self) -> bool:
         """Is calibration text needed?"""
-        return not self.by_anatomy_alone or self.compensate != "none"
-
-
-PAPER = ScoreOptions()
-UNCALIBRATED = ScoreOptions(keep_ratio=0.5)
-UNMEASURED = ScoreOptions(criterion="obs-gradient", compensate="auto", allocate="sensitivity", keep_ratio=0.5)
-DEFAULT = replace(UNMEASURED, keep_ratio=None, max_accuracy_drop=0.5)
-
-
-def score_options(given: dict, *, calibrated: bool, measured: bool, align: int) -> ScoreOptions:
-    """What was given, and for the rest the defaults (docs/adr/0003).
-
-    Args:
-        given: fields of `ScoreOptions` by name. One of the paper's own (preset, alpha, beta, focus) asks for its rule.
-        calibrated: there is calibration text.
-        measured: accuracy on validation can be measured.
-        align: width multiple of this device, for all but the paper's rule.
-    """
-    if any(name in given for name in PAPERS_OWN):
-        return replace(PAPER, **given)
-    base = replace(UNCALIBRATED if not calibrated else DEFAULT if measured else UNMEASURED, align=align)
-    if any(name in given for name in BUDGETS):
-        base = replace(base, keep_ratio=None, max_accuracy_drop=None)
-    return replace(base, **given)
+        return not self.by_anatomy_alone or self.compensate != NONE

@@ -1,18 +1,12 @@
-"""Accuracy against neurons removed: many ways to prune one model, each planned, repaired, sliced and evaluated."""
+"""Accuracy against neurons removed: many ways to prune one model, each planned, repaired and sliced."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
-from anatomy_export.calibration.batches import (
-    Batch,
-    calibration_batches,
-    calibration_sample,
-    on_calibration_device,
-)
+from anatomy_export.calibration.batches import calibrate
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria.measure import Measurement, measure
 from anatomy_export.criteria.registry import Context, find_criterion
 from anatomy_export.data.loading import Examples
 from anatomy_export.data.probes import BUILT_IN_PROBES
@@ -22,21 +16,16 @@ from anatomy_export.models.identity import model_identity
 from anatomy_export.models.prune import slice_neurons
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.thresholds import preset_setup
-from anatomy_export.planning.allocate import SENSITIVITY, choose_widths, kept_neurons
-from anatomy_export.plans.identity import ModelIdentity
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.planning.options import PruneMethod
+from anatomy_export.planning.plan_maker import PlanMaker
+from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
-from anatomy_export.repair.least_squares import NONE
-from anatomy_export.repair.refit import refit
 
 
 @dataclass(frozen=True)
-class Way:
+class PruneSpec(PruneMethod):
     """One way to prune: `removed` is the share of all FFN neurons that goes."""
 
-    criterion: str
-    allocate: str
-    compensate: str
     removed: float
 
     @property
@@ -46,87 +35,64 @@ class Way:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a way gave: the sliced model with its plan and repair, widths, what was decided for each layer."""
+    """What a way gave: the sliced model with its plan and repair."""
 
-    way: Way
+    spec: PruneSpec
     model: torch.nn.Module
     plan: PrunePlan
     repair: Repair | None
-    outcomes: list[dict] | None
 
     @property
     def widths(self) -> list[int]:
         return self.plan.kept_widths
+
+    @property
+    def outcomes(self) -> list[dict] | None:
+        """What was decided for each layer, see `LayerOutcome`; None without a repair."""
+        return self.plan.parameters.get("repair")
 
 
 @dataclass(frozen=True)
 class Refused:
     """A way that this model does not allow, and why."""
 
-    way: Way
+    spec: PruneSpec
     reason: str
 
 
-def prune_ways(
+def prune_each(
     checkpoint: Checkpoint,
     train: Examples,
-    ways: Iterable[Way],
+    specs: Sequence[PruneSpec],
     *,
     seed: int,
     examples: int | None,
+    max_length: int,
     align: int = 1,
-    max_length: int = 128,
-    probes: tuple[str, ...] = BUILT_IN_PROBES,
+    probes: Sequence[str] = BUILT_IN_PROBES,
 ) -> Iterator[Pruned | Refused]:
     """Prune by each way in turn; one calibration pass over `examples` seeded texts of `train` serves all.
 
-    `examples` as in `calibration_sample`. Probes are cut off at `max_length` tokens.
+    `examples` as in `calibration_sample`. Texts and probes are cut off at `max_length` tokens.
 
     Raises:
         AnatomyError: too little calibration text, or labels are missing that a criterion needs.
     """
-    ways = list(ways)
-    sample = calibration_sample(checkpoint, train, examples, seed=seed, max_length=max_length)
-    worker = on_calibration_device(checkpoint)
-    batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
+    calibration = calibrate(checkpoint, train, examples, seed=seed, max_length=max_length)
     rule = family_of(checkpoint.model.config).rule
-    anatomical = any(find_criterion(way.criterion).needs_anatomy for way in ways)
+    anatomical = any(find_criterion(spec.criterion).needs_anatomy for spec in specs)
     context = Context(
         seed=seed,
         anatomy=score_anatomy(checkpoint, probes, max_length=max_length, cut_off=True) if anatomical else None,
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, len(model_blocks(checkpoint.model))),
     )
-    repair = any(way.compensate != NONE for way in ways)
-    criteria, damage = sorted({way.criterion for way in ways}), any(way.allocate == SENSITIVITY for way in ways)
-    measurement = measure(worker.model, batches, criteria, context, repair=repair, damage=damage)
-    identity = model_identity(checkpoint.model)
-    for way in ways:
+    maker = PlanMaker.measured(calibration, specs, context, model_identity(checkpoint.model), align=align)
+    for spec in specs:
+        keep_ratio = 1 - spec.removed
         try:
-            yield _prune(checkpoint.model, worker.model, batches, measurement, way, align, identity)
+            planned = maker.plan(spec, maker.kept_neurons(spec, keep_ratio), {"keep_ratio": keep_ratio})
+            model = slice_neurons(checkpoint.model, planned.plan, planned.repair)
+            yield Pruned(spec, model, planned.plan, planned.repair)
         except AnatomyError as error:
-            yield Refused(way, str(error))
-
-
-def _prune(
-    model, worker, batches: list[Batch], measurement: Measurement, way: Way, align: int, identity: ModelIdentity
-) -> Pruned:
-    widths = choose_widths(measurement, way.criterion, keep_ratio=1 - way.removed, allocate=way.allocate, align=align)
-    keep = kept_neurons(measurement.scores[way.criterion], widths)
-    done = None
-    if way.compensate != NONE:
-        done = refit(worker, batches, measurement.dense, keep, mode=way.compensate)
-    layers = tuple(
-        LayerPlan(block.layer, block.width, tuple(kept.tolist()))
-        for block, kept in zip(model_blocks(model), keep, strict=True)
-    )
-    repair = done.repair if done else None
-    plan = PrunePlan(
-        identity.fingerprint,
-        layers,
-        way.criterion,
-        repair=repair.entry() if repair else None,
-        recorded_logits=identity.recorded_logits,
-    )
-    outcomes = [asdict(outcome) for outcome in done.outcomes] if done else None
-    return Pruned(way, slice_neurons(model, plan, repair), plan, repair, outcomes)
+            yield Refused(spec, str(error))

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from anatomy_export.kernels.gram import Moments
-from anatomy_export.kernels.solve import ridge_factor
+from anatomy_export.kernels.solve import ridge_solve
+from anatomy_export.repair.modes import AUTO, BIAS, LEAST_SQUARES, NONE
 
-NONE, BIAS, LEAST_SQUARES, AUTO = "none", "bias", "least-squares", "auto"
-MODES = (NONE, BIAS, LEAST_SQUARES, AUTO)
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -79,8 +78,8 @@ def fit_correction(
         candidates.append(Correction(empty, shift, BIAS, None, error, masked_error))
     if mode in (LEAST_SQUARES, AUTO):
         candidates.append(_best_ridge(fit, held_out, kept, metric, ridges, masked_error))
-    allowed = [one for one in candidates if mode in (AUTO, one.mode)]
-    return min(allowed, key=lambda one: one.error)
+    allowed = [candidate for candidate in candidates if mode in (AUTO, candidate.mode)]
+    return min(allowed, key=lambda candidate: candidate.error)
 
 
 def _best_ridge(
@@ -94,20 +93,19 @@ def _best_ridge(
     """The least squares with the best λ: from the middle of `ridges` as far as the held-out error falls."""
 
     def solve(ridge: float) -> Correction:
-        factor, used = ridge_factor(fit.covariance[:kept, :kept], ridge)
-        weight = torch.cholesky_solve(fit.covariance[:kept, kept:], factor)
+        weight, used = ridge_solve(fit.covariance[:kept, :kept], fit.covariance[:kept, kept:], ridge)
         shift = fit.mean[kept:] - weight.T @ fit.mean[:kept]
         error = correction_error(held_out, weight, shift, metric)
         return Correction(weight, shift, LEAST_SQUARES, used, error, masked_error)
 
     middle = len(ridges) // 2
     start = best = solve(ridges[middle])
-    for way in (ridges[middle + 1 :], ridges[:middle][::-1]):
-        for ridge in way:
-            found = solve(ridge)
-            if not found.error < best.error:
+    for direction in (ridges[middle + 1 :], ridges[:middle][::-1]):
+        for ridge in direction:
+            correction = solve(ridge)
+            if not correction.error < best.error:
                 break
-            best = found
+            best = correction
         if best is not start:
             break
     return best

@@ -20,7 +20,8 @@ from anatomy_export.evaluation.metrics import expected_losses
 from anatomy_export.kernels.gram import GramAccumulator
 from anatomy_export.models.families import FfnBlock, model_blocks
 from anatomy_export.plans.repair import LayerRepair, Repair
-from anatomy_export.repair.least_squares import AUTO, NONE, RIDGES, Correction, fit_correction
+from anatomy_export.repair.least_squares import RIDGES, Correction, fit_correction
+from anatomy_export.repair.modes import AUTO, NONE
 
 FITTED_TO = "the dense model's states"
 HELD_BYTES = 2**28
@@ -76,7 +77,7 @@ def refit(
     Raises:
         AnatomyError: activations are not finite, or a layer's forward pass does not reach its FFN.
     """
-    pruned = copy.deepcopy(model, {id(one): one for one in model.parameters()})
+    pruned = copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     calls = first_calls(pruned, batches)
     repairs, outcomes = [], []
     for layer, block in enumerate(model_blocks(pruned)):
@@ -98,8 +99,8 @@ def refit(
         for position, call in enumerate(calls):
             calls[position] = run_layer(pruned, layer, call)
         after_layer(layer)
-    done = Refit(Repair(tuple(repairs)), tuple(outcomes))
-    return _unless_worse(model, pruned, calls, batches, dense, keep, done) if mode == AUTO else done
+    result = Refit(Repair(tuple(repairs)), tuple(outcomes))
+    return _unless_worse(model, pruned, calls, batches, dense, keep, result) if mode == AUTO else result
 
 
 def _unless_worse(
@@ -109,25 +110,28 @@ def _unless_worse(
     batches: Sequence[Batch],
     dense: DenseRun,
     keep: Sequence[np.ndarray],
-    done: Refit,
+    result: Refit,
 ) -> Refit:
-    """`done`, or no repair at all where the model that it gives is expected to be right less often on held-out text, by
-    more than `GUARD_ERRORS` standard errors. `calls` went through all its layers; its repair is undone here.
+    """`result`, or no repair at all where the model that it gives is expected to be right less often on held-out text,
+    by more than `GUARD_ERRORS` standard errors. `calls` went through all its layers; its repair is undone here.
 
     Where little is left of the layers, each local optimum can lead further away from the dense model's classes.
     """
     chosen = _guarding(batches)
-    expected = _probabilities([dense.logits[one][batches[one].held_out] for one in chosen])
-    with_repair = [run_head(repaired, batches[one].inputs, calls[one])[batches[one].held_out] for one in chosen]
+    held_out = {position: batches[position].held_out for position in chosen}
+    expected = _probabilities([dense.logits[position][held_out[position]] for position in chosen])
+    with_repair = [
+        run_head(repaired, batches[position].inputs, calls[position])[held_out[position]] for position in chosen
+    ]
     untouched = []
-    for block, own, one in zip(model_blocks(repaired), model_blocks(model), keep, strict=True):
-        kept = torch.as_tensor(np.asarray(one), device=own.down_weight.device)
-        untouched.append(_set_down_(block, own.down_weight[kept], own.down_bias))
-    without = [_held_out_logits(repaired, batches[one]) for one in chosen]
+    for block, dense_block, neurons in zip(model_blocks(repaired), model_blocks(model), keep, strict=True):
+        kept = torch.as_tensor(np.asarray(neurons), device=dense_block.down_weight.device)
+        untouched.append(_set_down_(block, dense_block.down_weight[kept], dense_block.down_bias))
+    without = [_held_out_logits(repaired, batches[position]) for position in chosen]
     losses = [expected_losses(expected, _probabilities(logits)) for logits in (without, with_repair)]
     if _no_worse(losses[1] - losses[0]):
-        return done
-    outcomes = [replace(one, mode=NONE, ridge=None, error=one.masked_error) for one in done.outcomes]
+        return result
+    outcomes = [replace(outcome, mode=NONE, ridge=None, error=outcome.masked_error) for outcome in result.outcomes]
     return Refit(Repair(tuple(untouched)), tuple(outcomes), left_out=True)
 
 
@@ -139,7 +143,7 @@ def _no_worse(losses: np.ndarray) -> bool:
 def _guarding(batches: Sequence[Batch]) -> list[int]:
     """Batches whose held-out text is enough to judge by, spread over all lengths."""
     chosen = [position for position, batch in enumerate(batches) if batch.held_out.any()]
-    sentences = sum(int(batches[one].held_out.sum()) for one in chosen)
+    sentences = sum(int(batches[position].held_out.sum()) for position in chosen)
     return chosen[:: max(1, min(_held_out_tokens(batches) // GUARD_TOKENS, sentences // GUARD_SENTENCES))]
 
 

@@ -19,7 +19,7 @@ from anatomy_export.bundle.verify import verify_bundle
 from anatomy_export.core.errors import VerifyError
 from anatomy_export.core.files import sha256_file
 from anatomy_export.core.progress import Progress
-from anatomy_export.jobs.export import REFERENCE_TEXTS
+from anatomy_export.jobs.verification_texts import REFERENCE_TEXTS
 
 WITHOUT_TORCH = """
 import runpy, sys

@@ -32,7 +32,9 @@ LABELS = (1, 0, 0, 0, 1, 0)
 def calibrated(family: str):
     """A model and its batches; tests leave the model as it was."""
     checkpoint = tiny_checkpoint(family)
-    return checkpoint.model, calibration_batches(checkpoint, TEXTS, LABELS, batch_tokens=20, held_out=0.34)
+    return checkpoint.model, calibration_batches(
+        checkpoint, TEXTS, LABELS, max_length=64, batch_tokens=20, held_out=0.34
+    )
 
 
 def test_batches_hold_every_text_once(family_name):
@@ -161,7 +163,7 @@ def test_statistics_of_unpadded_and_padded_batches_agree(family_name):
     checkpoint = tiny_checkpoint(family_name)
     results = []
     for batch_tokens in (1, 1000):
-        batches = calibration_batches(checkpoint, TEXTS, batch_tokens=batch_tokens)
+        batches = calibration_batches(checkpoint, TEXTS, max_length=64, batch_tokens=batch_tokens)
         results.append(list(dense_statistics(checkpoint.model, batches)[1]))
     for alone, padded in zip(*results, strict=True):
         torch.testing.assert_close(alone.moments.covariance, padded.moments.covariance, atol=1e-5, rtol=1e-3)
@@ -184,13 +186,13 @@ def test_tokens_weigh_by_their_gradient_and_only_where_they_count(family_name):
 
 def test_a_single_text_is_refused():
     with pytest.raises(AnatomyError, match="calibration needs at least 2 texts, got 1"):
-        calibration_batches(tiny_checkpoint("bert"), TEXTS[:1])
+        calibration_batches(tiny_checkpoint("bert"), TEXTS[:1], max_length=64)
 
 
 def test_loss_needs_labels():
     checkpoint = tiny_checkpoint("bert")
     with pytest.raises(AnatomyError, match="fisher needs labelled"):
-        dense_statistics(checkpoint.model, calibration_batches(checkpoint, TEXTS), fisher=True)
+        dense_statistics(checkpoint.model, calibration_batches(checkpoint, TEXTS, max_length=64), fisher=True)
 
 
 def test_the_dense_run_keeps_what_each_layer_sums(family_name):
@@ -216,11 +218,11 @@ def test_the_dense_run_keeps_what_each_layer_sums(family_name):
 
 def test_the_default_sample_holds_so_many_tokens_at_most(monkeypatch):
     checkpoint, train = tiny_checkpoint("bert"), Examples(TEXTS * 20, LABELS * 20)
-    everything = calibration_sample(checkpoint, train, None, seed=3)
+    everything = calibration_sample(checkpoint, train, None, seed=3, max_length=64)
     assert len(everything) == 120
     lengths = [len(ids) for ids in checkpoint.tokenizer(list(everything.texts))["input_ids"]]
     monkeypatch.setattr("anatomy_export.calibration.batches.DEFAULT_TOKENS", sum(lengths[:31]))
-    assert calibration_sample(checkpoint, train, None, seed=3) == everything.take(list(range(31)))
-    assert len(calibration_sample(checkpoint, train, 50, seed=3)) == 50, "what was asked for is given"
+    assert calibration_sample(checkpoint, train, None, seed=3, max_length=64) == everything.take(list(range(31)))
+    assert len(calibration_sample(checkpoint, train, 50, seed=3, max_length=64)) == 50, "what was asked for is given"
     monkeypatch.setattr("anatomy_export.calibration.batches.DEFAULT_TOKENS", 1)
-    assert len(calibration_sample(checkpoint, train, None, seed=3)) == 2
+    assert len(calibration_sample(checkpoint, train, None, seed=3, max_length=64)) == 2

@@ -9,6 +9,7 @@ from conftest import tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anatomy_export.bench.latency_table import latency_table
 from anatomy_export.calibration.batches import calibration_batches
 from anatomy_export.calibration.layer_statistics import dense_statistics
 from anatomy_export.core.errors import AnatomyError
@@ -23,11 +24,11 @@ from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_identity
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.thresholds import preset_setup
-from anatomy_export.planning import choose
-from anatomy_export.planning import sweep as frontier
-from anatomy_export.planning.allocate import choose_widths, global_widths, kept_neurons, marginal_widths, uniform_widths
+from anatomy_export.planning import plan_maker, sweep
+from anatomy_export.planning.allocation import global_widths, marginal_widths, uniform_widths
+from anatomy_export.planning.choose import PlanRequest, choose_plan
+from anatomy_export.planning.kept_neurons import choose_widths, kept_neurons
 from anatomy_export.planning.options import ScoreOptions
-from anatomy_export.planning.planning import Planning, choose_neurons
 
 TEXTS = ("the film is good", "awful", "a very bad story", "I walked out of cinema", "a great plot", "not good")
 LABELS = (1, 0, 0, 0, 1, 0)
@@ -39,10 +40,10 @@ def measured(family: str):
     with torch.no_grad():
         for block in model_blocks(checkpoint.model):
             block.down_weight[4] = 0
-    batches = calibration_batches(checkpoint, TEXTS, LABELS)
+    batches = calibration_batches(checkpoint, TEXTS, LABELS, max_length=64)
     rule = "gpt2" if family == "gpt2" else "bert"
     context = Context(
-        anatomy=score_anatomy(checkpoint, TEXTS[:2], strong_threshold=0.9),
+        anatomy=score_anatomy(checkpoint, TEXTS[:2], strong_threshold=0.9, max_length=64),
         rule=rule,
         setup=preset_setup(f"{rule}-1", rule, 3),
     )
@@ -75,7 +76,10 @@ def test_known_values():
 def test_strong_neurons_stay():
     layers, context = measured("bert")
     strict = Context(
-        **{**vars(context), "anatomy": score_anatomy(tiny_checkpoint("bert"), TEXTS, strong_threshold=0.1)}
+        **{
+            **vars(context),
+            "anatomy": score_anatomy(tiny_checkpoint("bert"), TEXTS, strong_threshold=0.1, max_length=64),
+        }
     )
     for name in ("anatomy", "anatomy-activation"):
         scores = CRITERIA[name].score(layers[0], strict)
@@ -133,7 +137,7 @@ def test_kept_neurons_are_the_best_and_all_the_protected():
 @pytest.mark.parametrize("allocate", ["uniform", "global", "sensitivity"])
 def test_measure_and_choose(family_name, allocate):
     checkpoint = tiny_checkpoint(family_name)
-    batches = calibration_batches(checkpoint, TEXTS, LABELS)
+    batches = calibration_batches(checkpoint, TEXTS, LABELS, max_length=64)
     names = ["obs", "fisher", "obs-gradient"]
     ticks: list[int] = []
     found = measure(checkpoint.model, batches, names, Context(), tick=lambda: ticks.append(1))
@@ -165,7 +169,7 @@ def test_uniform_and_global_widths():
 
 def test_neurons_are_removed_greedily_only_where_it_is_asked_for(monkeypatch):
     checkpoint = tiny_checkpoint("bert")
-    batches = calibration_batches(checkpoint, TEXTS, LABELS)
+    batches = calibration_batches(checkpoint, TEXTS, LABELS, max_length=64)
     greedy: list[int] = []
     real = measuring.gradient_removal
     monkeypatch.setattr(
@@ -197,38 +201,48 @@ def test_neurons_are_removed_greedily_only_where_it_is_asked_for(monkeypatch):
 )
 def test_a_plan_asks_for_the_damage_that_it_needs(options, asked, monkeypatch):
     given: list[bool] = []
-    real = choose.measure
+    real = plan_maker.measure
     monkeypatch.setattr(
-        choose, "measure", lambda *arguments, **named: given.append(named["damage"]) or real(*arguments, **named)
+        plan_maker, "measure", lambda *arguments, **named: given.append(named["damage"]) or real(*arguments, **named)
     )
-    choose_neurons(planning_of(options), "slice", None)
+    choose_plan(request_of(options))
     assert given == [asked]
 
 
-def planning_of(options: ScoreOptions) -> Planning:
+def request_of(options: ScoreOptions) -> PlanRequest:
     """Of probes that are longer than the model takes."""
     checkpoint, examples = tiny_checkpoint("bert"), Examples(tuple(TEXTS) * 4, tuple(LABELS) * 4)
     data = Dataset("data", examples, examples, examples, ("no", "yes"))
     probes = Probes(("a " * 200,), FROM_FILE)
-    return Planning(checkpoint, data, probes, options, 32, model_identity(checkpoint.model), Progress())
+    return PlanRequest(
+        checkpoint=checkpoint,
+        data=data,
+        probes=probes,
+        options=options,
+        max_length=32,
+        examples=None,
+        identity=model_identity(checkpoint.model),
+        measure_latency=latency_table,
+        progress=Progress(),
+    )
 
 
 def test_probes_are_read_only_where_the_criterion_is_of_the_anatomy():
-    plain = choose_neurons(planning_of(ScoreOptions(criterion="magnitude", keep_ratio=0.5)), "slice", None)
+    plain = choose_plan(request_of(ScoreOptions(criterion="magnitude", keep_ratio=0.5)))
     assert plain.plan.kept_widths == [12, 12, 12]
     for criterion in ("anatomy", "anatomy-activation"):
         with pytest.raises(AnatomyError, match="has 202 tokens, this model takes at most 66"):
-            choose_neurons(planning_of(ScoreOptions(criterion=criterion, keep_ratio=0.5)), "slice", None)
+            choose_plan(request_of(ScoreOptions(criterion=criterion, keep_ratio=0.5)))
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "anatomy"])
 def test_ways_of_a_frontier_read_probes_only_where_one_is_of_the_anatomy(criterion, monkeypatch):
     scored: list[int] = []
-    real = frontier.score_anatomy
+    real = sweep.score_anatomy
     monkeypatch.setattr(
-        frontier, "score_anatomy", lambda *arguments, **named: scored.append(1) or real(*arguments, **named)
+        sweep, "score_anatomy", lambda *arguments, **named: scored.append(1) or real(*arguments, **named)
     )
     examples = Examples(tuple(TEXTS) * 4, tuple(LABELS) * 4)
-    way = frontier.Way(criterion, "uniform", "none", 0.5)
-    [done] = frontier.prune_ways(tiny_checkpoint("bert"), examples, [way], seed=0, examples=8, max_length=32)
-    assert done.widths == [12, 12, 12] and len(scored) == (criterion == "anatomy")
+    spec = sweep.PruneSpec(criterion, "uniform", "none", 0.5)
+    [pruned] = sweep.prune_each(tiny_checkpoint("bert"), examples, [spec], seed=0, examples=8, max_length=32)
+    assert pruned.widths == [12, 12, 12] and len(scored) == (criterion == "anatomy")

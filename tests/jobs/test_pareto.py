@@ -14,13 +14,8 @@ from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.metrics import compare_predictions, expected_drop
 from anatomy_export.evaluation.torch_classifier import class_probabilities
 from anatomy_export.jobs.pareto import non_dominated
-from anatomy_export.planning.latency import LatencyTable
-from anatomy_export.planning.sweep import (
-    Pruned,
-    Refused,
-    Way,
-    prune_ways,
-)
+from anatomy_export.planning.latency_table import LatencyTable
+from anatomy_export.planning.sweep import Pruned, PruneSpec, Refused, prune_each
 
 TEXTS = ("the film is good", "awful", "a very bad story", "I walked out of cinema", "a great plot", "not good")
 TRAIN = Examples(TEXTS, (1, 0, 0, 0, 1, 0))
@@ -37,23 +32,23 @@ def test_predictions_compared():
 
 def test_ways_from_one_calibration(family_name):
     checkpoint = tiny_checkpoint(family_name)
-    ways = [
-        Way("magnitude", "uniform", "none", 0.5),
-        Way("magnitude", "uniform", "least-squares", 0.5),
-        Way("obs-gradient", "sensitivity", "auto", 0.25),
-        Way("magnitude", "uniform", "none", 0),
-        Way("magnitude", "none", "none", 0.5),
+    specs = [
+        PruneSpec("magnitude", "uniform", "none", 0.5),
+        PruneSpec("magnitude", "uniform", "least-squares", 0.5),
+        PruneSpec("obs-gradient", "sensitivity", "auto", 0.25),
+        PruneSpec("magnitude", "uniform", "none", 0),
+        PruneSpec("magnitude", "none", "none", 0.5),
     ]
-    plain, repaired, other, whole, refused = prune_ways(checkpoint, TRAIN, ways, seed=0, examples=6)
+    plain, repaired, other, whole, refused = prune_each(checkpoint, TRAIN, specs, seed=0, examples=6, max_length=64)
     assert isinstance(plain, Pruned) and isinstance(repaired, Pruned) and isinstance(other, Pruned)
     assert plain.widths == repaired.widths == [12, 12, 12]
     assert plain.plan.layers == repaired.plan.layers and repaired.repair is not None
     assert sum(other.widths) == 54
     assert isinstance(refused, Refused) and "allocation is 'none', expected one of uniform" in refused.reason
-    dense = class_probabilities(checkpoint, checkpoint.model, TEXTS)
+    dense = class_probabilities(checkpoint, checkpoint.model, TEXTS, 64)
     assert isinstance(whole, Pruned)
-    np.testing.assert_allclose(class_probabilities(checkpoint, whole.model, TEXTS), dense, atol=1e-6)
-    assert np.abs(class_probabilities(checkpoint, plain.model, TEXTS) - dense).max() > 1e-5
+    np.testing.assert_allclose(class_probabilities(checkpoint, whole.model, TEXTS, 64), dense, atol=1e-6)
+    assert np.abs(class_probabilities(checkpoint, plain.model, TEXTS, 64) - dense).max() > 1e-5
 
 
 def test_non_dominated():

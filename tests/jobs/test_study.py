@@ -22,7 +22,7 @@ from anatomy_export.models.prune import slice_neurons
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.rule import threshold_plan
 from anatomy_export.paper.scoring import score_anatomy
-from anatomy_export.paper.study_setups import Planner, Setup, kept_sha256, random_plan, study_setups
+from anatomy_export.paper.study_setups import StudySetup, kept_sha256, random_plan, study_setups
 from anatomy_export.paper.thresholds import preset_setup
 
 
@@ -66,12 +66,11 @@ def test_random_removal_is_even_seeded_nested_and_leaves_strong_neurons():
 
 def test_a_random_plan_matches_its_preset():
     anatomy = score_anatomy(tiny_checkpoint("bert"), BUILT_IN_PROBES, max_length=64)
-    planner = Planner(anatomy, "bert")
     for number in range(1, 10):
-        preset = planner.plan(Setup(preset=f"bert-{number}"))
+        preset = StudySetup(preset=f"bert-{number}").plan(anatomy, "bert")
         assert preset == threshold_plan(anatomy, rule="bert", setup=preset_setup(f"bert-{number}", "bert", 3))
-        assert planner.plan(Setup(matches=f"bert-{number}", seed=1)).removed == preset.removed
-    assert planner.plan(Setup(share=0.3, seed=1)).removed == round(0.3 * 72)
+        assert StudySetup(matches=f"bert-{number}", seed=1).plan(anatomy, "bert").removed == preset.removed
+    assert StudySetup(share=0.3, seed=1).plan(anatomy, "bert").removed == round(0.3 * 72)
 
 
 def study(model, data, output, *more):
@@ -98,9 +97,12 @@ def test_study_measures_masked_models(tested):
     labels = np.array(texts.labels)
     dense = class_probabilities(checkpoint, checkpoint.model, texts.texts, 66)
     assert body["dense"]["accuracy"] == (dense.argmax(1) == labels).mean() and body["dense"]["examples"] == len(texts)
-    planner = Planner(score_anatomy(checkpoint, BUILT_IN_PROBES, max_length=66), "bert")
-    for name, setup in (("bert-9", Setup(preset="bert-9")), ("random-0.5-seed-1", Setup(share=0.5, seed=1))):
-        one, plan = body["setups"][name], planner.plan(setup)
+    anatomy = score_anatomy(checkpoint, BUILT_IN_PROBES, max_length=66)
+    for name, setup in (
+        ("bert-9", StudySetup(preset="bert-9")),
+        ("random-0.5-seed-1", StudySetup(share=0.5, seed=1)),
+    ):
+        one, plan = body["setups"][name], setup.plan(anatomy, "bert")
         own = class_probabilities(checkpoint, slice_neurons(checkpoint.model, plan), texts.texts, 66)
         assert one["removed"] == plan.removed == sum(one["removed_per_layer"]) > 0
         assert one["accuracy"] == (own.argmax(1) == labels).mean()

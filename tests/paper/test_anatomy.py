@@ -69,7 +69,9 @@ def test_summary():
 
 
 def test_the_quantile_threshold_makes_that_share_strong():
-    anatomy = score_anatomy(tiny_checkpoint("bert", width=400), ("the film is good", "awful"), strong_threshold=2)
+    anatomy = score_anatomy(
+        tiny_checkpoint("bert", width=400), ("the film is good", "awful"), strong_threshold=2, max_length=64
+    )
     found = summarize_anatomy(anatomy)
     assert (sum(found["strong"]), found["jaccard_mean"]) == (0, None)
     best = np.concatenate([one.max(axis=0) for one in anatomy.neuron_similarity])
@@ -162,7 +164,7 @@ DAMAGE = {
     "no JSON": ("anatomy.json", lambda content: content[:-9], "not valid JSON"),
     "another kind": ("anatomy.json", lambda content: content.replace(b'"anatomy"', b'"plan"'), "not an anatomy"),
     "another version": ("anatomy.json", lambda content: content.replace(b'version": 1', b'version": 9'), "version 9"),
-    "another width": ("anatomy.json", lambda content: content.replace(b"  24,", b"  23,", 1), "shapes"),
+    "another width": ("anatomy.json", lambda content: content.replace(b"  24,", b"  23,", 1), "has shape"),
 }
 
 

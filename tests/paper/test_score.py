@@ -1,12 +1,12 @@
 """The anatomy: what the target token is, and what its similarities are."""
 
+import kernel_reference as reference
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_checkpoint
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.kernels import reference
 from anatomy_export.models.families import family_of, model_blocks
 from anatomy_export.paper.scoring import score_anatomy
 

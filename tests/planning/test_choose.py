@@ -15,12 +15,11 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.criteria.registry import CRITERIA
 from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.evaluation.metrics import ValidationDrop
-from anatomy_export.planning.latency import LatencyTable
-from anatomy_export.planning.options import score_options
-from anatomy_export.planning.planning import resolve_options
+from anatomy_export.planning.defaults import resolve_options, score_options
+from anatomy_export.planning.latency_table import LatencyTable
 from anatomy_export.plans.plan import read_plan
 
-VALIDATION_DROP = "anatomy_export.planning.choose.validation_drop"
+VALIDATION_DROP = "anatomy_export.planning.search.validation_drop"
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def test_a_speedup_is_looked_up_in_the_table_of_this_device(bert_directory, data
         asked.append((batch, seq_len))
         return table(batch, seq_len)
 
-    monkeypatch.setattr("anatomy_export.bench.latency_table.latency_table", measured)
+    monkeypatch.setattr("anatomy_export.jobs.export.latency_table", measured)
     common = ["--model", bert_directory, "--data", data_file, "--align", 1, "--allocate", "uniform"]
     export(*common, "--target-speedup", 1.5, "--batch", 4, "--seq-len", 32, "--output", tmp_path / "o")
     plan = read_plan(tmp_path / "o" / "plan.json")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anatomy_export.planning.search import DAMAGE_SCALE, last_that_fits, predicted_drop, summed_damage
+from anatomy_export.planning.search import DAMAGE_SCALE, LastThatFits, predicted_drop, summed_damage
 
 
 @pytest.mark.parametrize("count", [1, 2, 15])
@@ -14,12 +14,11 @@ def test_every_answer_is_found_from_every_guess(count):
     for answer in range(-1, count):
         for guess in range(-1, count + 1):
             called = []
-
-            def fits(position, answer=answer, called=called):
-                called.append(position)
-                return position <= answer
-
-            assert last_that_fits(fits, count, guess) == answer
+            search = LastThatFits(count, guess)
+            while search.unsettled:
+                called.append(search.position)
+                search.tell(search.position <= answer)
+            assert search.last == answer
             assert len(called) == len(set(called)) <= 2 + 2 * math.log2(count)
             if guess == answer:
                 assert len(called) <= 2

@@ -26,7 +26,7 @@ from anatomy_export.models.identity import model_fingerprint, model_identity, mo
 from anatomy_export.models.prune import mask_neurons_, slice_neurons
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.study_setups import random_plan
-from anatomy_export.planning.sweep import Pruned, Way, prune_ways
+from anatomy_export.planning.sweep import Pruned, PruneSpec, prune_each
 from anatomy_export.plans.identity import LENGTHS, RecordedLogits, record_logits, spread_ids
 from anatomy_export.plans.plan import LayerPlan, PrunePlan, _checksum, identity_plan, read_plan
 
@@ -145,7 +145,7 @@ def test_recorded_ids_are_spread_over_the_vocabulary(size, pad, positions):
 def test_every_way_to_a_plan_records_the_logits():
     checkpoint = tiny_checkpoint("bert")
     recorded = model_identity(checkpoint.model).recorded_logits
-    anatomy = score_anatomy(checkpoint, ["the film is good"], strong_threshold=0.9)
+    anatomy = score_anatomy(checkpoint, ["the film is good"], strong_threshold=0.9, max_length=64)
     assert anatomy.recorded_logits == recorded
     half = anatomy_export.plan(checkpoint.model, anatomy, keep_ratio=0.5)
     by_thresholds = anatomy_export.plan(checkpoint.model, anatomy, alpha=0.1)
@@ -158,8 +158,8 @@ def test_a_way_of_the_frontier_records_them(data_file: Path):
 
     checkpoint = tiny_checkpoint("bert")
     train = load_dataset(str(data_file)).train
-    way = Way("magnitude", "uniform", "none", 0.5)
-    [pruned] = prune_ways(checkpoint, train, [way], seed=0, examples=16)
+    spec = PruneSpec("magnitude", "uniform", "none", 0.5)
+    [pruned] = prune_each(checkpoint, train, [spec], seed=0, examples=16, max_length=64)
     assert isinstance(pruned, Pruned)
     assert pruned.plan.recorded_logits == model_identity(checkpoint.model).recorded_logits
 

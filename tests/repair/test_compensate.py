@@ -125,7 +125,7 @@ def sentences(seed: int, count: int) -> tuple[str, ...]:
 @cache
 def calibrated(family: str):
     checkpoint = tiny_checkpoint(family)
-    batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=400)
+    batches = calibration_batches(checkpoint, sentences(0, 120), max_length=64, batch_tokens=400)
     return checkpoint, batches, run_dense(checkpoint.model, batches)
 
 
@@ -154,7 +154,7 @@ def test_a_duplicated_neuron_is_made_up_for(family_name):
     with torch.no_grad():
         for block in model_blocks(checkpoint.model):
             block.up_weight[5], block.up_bias[5] = block.up_weight[9], block.up_bias[9]
-    batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=400)
+    batches = calibration_batches(checkpoint, sentences(0, 120), max_length=64, batch_tokens=400)
     keep = [np.array([index for index in range(24) if index != 5])] * 3
     dense = run_dense(checkpoint.model, batches)
     bare = refit(checkpoint.model, batches, dense, keep, mode=NONE)
@@ -169,7 +169,7 @@ def test_padding_counts_in_no_repair(family_name):
     """Text by text there is none; the same split, ridge and mode must give the same model, but for rounding."""
     checkpoint, keep, found = tiny_checkpoint(family_name), [np.arange(0, 24, 2)] * 3, []
     for batch_tokens in (1, 1000):
-        batches = calibration_batches(checkpoint, sentences(0, 120), batch_tokens=batch_tokens)
+        batches = calibration_batches(checkpoint, sentences(0, 120), max_length=64, batch_tokens=batch_tokens)
         dense = run_dense(checkpoint.model, batches)
         found.append(refit(checkpoint.model, batches, dense, keep, mode=LEAST_SQUARES, ridges=(1e-2,)))
     assert [one.tokens for one in found[0].outcomes] == [one.tokens for one in found[1].outcomes]

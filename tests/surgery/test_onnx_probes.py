@@ -41,7 +41,7 @@ def test_the_graphs_anatomy_is_that_of_torch(family, exported):
     found, rule = anatomy_of_graph(
         OnnxModel(folder / "model.onnx"), TextReader(folder / "tokenizer.json"), PROBES, strong_threshold=0.35
     )
-    expected = score_anatomy(checkpoint, PROBES)
+    expected = score_anatomy(checkpoint, PROBES, max_length=128)
     assert rule == RULES[family]
     assert found.fingerprint == expected.fingerprint
     for own, torch_own in zip(found.neuron_similarity, expected.neuron_similarity, strict=True):
@@ -62,7 +62,7 @@ def test_padding_of_a_fixed_shape_changes_nothing(family, exported, tmp_path):
     found, rule = anatomy_of_graph(OnnxModel(tmp_path / "fixed.onnx"), reader, PROBES, strong_threshold=0.35)
     assert rule == RULES[family]
     for own, torch_own in zip(
-        found.neuron_similarity, score_anatomy(checkpoint, PROBES).neuron_similarity, strict=True
+        found.neuron_similarity, score_anatomy(checkpoint, PROBES, max_length=128).neuron_similarity, strict=True
     ):
         np.testing.assert_allclose(own, torch_own, atol=2e-5)
 
@@ -75,7 +75,7 @@ def test_the_plan_is_that_of_torch(family, exported, tmp_path):
     arguments += ["--strong-threshold", "0.7", "--probes", tmp_path / "probes.txt"]
     result = run(*arguments, "-o", tmp_path / "cut.onnx", "--save-plan", tmp_path / "plan.json", "--json")
     assert result.exit_code == 0, result.stderr
-    rule, anatomy = RULES[family], score_anatomy(checkpoint, PROBES, strong_threshold=0.7)
+    rule, anatomy = RULES[family], score_anatomy(checkpoint, PROBES, strong_threshold=0.7, max_length=128)
     expected = ratio_plan(anatomy, rule=rule, setup=preset_setup(f"{rule}-1", rule, 3), keep_ratio=0.5)
     assert read_plan(tmp_path / "plan.json") == expected
     assert json.loads(result.stdout)["neurons"] == {"dense": 72, "pruned": 36}

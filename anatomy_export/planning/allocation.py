@@ -5,12 +5,11 @@ from math import ceil
 
 import numpy as np
 
-from anatomy_export.core.arguments import check_choice, check_share, check_whole
+from anatomy_export.core.arguments import check_share, check_whole
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria.measure import Measurement, NeuronScores
-from anatomy_export.criteria.registry import find_criterion
 
 UNIFORM, GLOBAL, SENSITIVITY = "uniform", "global", "sensitivity"
+ALLOCATIONS = (UNIFORM, GLOBAL, SENSITIVITY)
 
 
 def uniform_widths(widths: Sequence[int], keep_ratio: float, align: int = 1) -> list[int]:
@@ -35,13 +34,13 @@ def global_widths(scores: Sequence[np.ndarray], total: int, *, comparable: bool,
     Raises:
         AnatomyError: see `marginal_widths`.
     """
-    levelled = [one if comparable else _standardised(one) for one in scores]
-    finite = np.concatenate([one[np.isfinite(one)] for one in levelled])
+    levelled = [layer if comparable else _standardised(layer) for layer in scores]
+    finite = np.concatenate([layer[np.isfinite(layer)] for layer in levelled])
     floor, roof = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     span = roof - floor or 1.0
     damage = []
-    for one in levelled:
-        rising = np.sort(np.where(np.isfinite(one), (one - floor) / span, 2.0))
+    for layer in levelled:
+        rising = np.sort(np.where(np.isfinite(layer), (layer - floor) / span, 2.0))
         damage.append(np.concatenate([[0.0], rising.cumsum()]))
     return marginal_widths(damage, total, align)
 
@@ -67,7 +66,7 @@ def marginal_widths(damage: Sequence[np.ndarray], total: int, align: int = 1) ->
         AnatomyError: `total` does not leave `align` neurons to every layer, or `align` is no multiple.
     """
     check_whole("align", align, 1)
-    widths = [len(one) - 1 for one in damage]
+    widths = [len(curve) - 1 for curve in damage]
     ladders = [_ladder(width, align) for width in widths]
     least = sum(ladder[0] for ladder in ladders)
     if total < least:
@@ -103,43 +102,3 @@ def width_multiple(asked: str) -> int:
     import torch
 
     return 64 if torch.cuda.is_available() else 16
-
-
-def choose_widths(
-    measurement: Measurement, criterion: str, *, keep_ratio: float, allocate: str = SENSITIVITY, align: int = 1
-) -> list[int]:
-    """Neurons that each layer keeps.
-
-    Raises:
-        AnatomyError: the ratio is not in (0, 1], the allocation does not exist, `align` is no multiple, or there is no
-            room for every layer.
-    """
-    check_share("keep_ratio", keep_ratio)
-    check_choice("allocation", allocate, (UNIFORM, GLOBAL, SENSITIVITY))
-    scores = measurement.scores[criterion].layers
-    widths = [len(one) for one in scores]
-    total = max(len(widths), round(keep_ratio * sum(widths)))
-    if allocate == UNIFORM:
-        return uniform_widths(widths, keep_ratio, align)
-    if allocate == GLOBAL:
-        return global_widths(scores, total, comparable=find_criterion(criterion).comparable, align=align)
-    if measurement.damage is None:
-        raise ValueError("sensitivity needs a measurement with damage=True")
-    return marginal_widths(measurement.damage, total, align)
-
-
-def kept_neurons(scores: NeuronScores, widths: Sequence[int]) -> list[np.ndarray]:
-    """Per layer the sorted indices of the `widths[l]` best neurons, ties by index.
-
-    Raises:
-        AnatomyError: more neurons of a layer are protected (infinite scores) than may stay.
-    """
-    for layer, (one, width) in enumerate(zip(scores.layers, widths, strict=True)):
-        protected = int(np.isposinf(one).sum())
-        if protected > width:
-            raise AnatomyError(
-                f"layer {layer}: {protected} strong neurons are protected but the budget leaves room for {width} of "
-                f"{len(one)}; next step: keep more, or raise --strong-threshold"
-            )
-    orders = [np.lexsort((np.arange(len(one)), -one)) for one in scores.layers]
-    return [np.sort(order[:width]) for order, width in zip(orders, widths, strict=True)]
