@@ -41,7 +41,7 @@ def main() -> None:
         widths = choose_widths(measurement, CRITERION, keep_ratio=KEEP_RATIO, align=ALIGN)
         keep = kept_neurons(measurement.scores[CRITERION], widths)
     with progress.bar("compensate", len(blocks)) as tick:
-        refit(model, batches, measurement.dense, keep, after_layer=lambda layer: tick())
+        refit(model, batches, measurement.dense, keep, after_layer=tick)
     body = {
         "environment": environment,
         "settings": {"sentences": SENTENCES, "tokens": TOKENS, "keep_ratio": KEEP_RATIO, "criterion": CRITERION},

@@ -1,7 +1,7 @@
 """What each layer of the dense model gives, and how the logits depend on it: one forward and backward pass a batch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -86,12 +86,10 @@ def _ffn_outputs(model) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]
         zeros.append(zero)
         return output + zero
 
-    handles = [block.down.register_forward_hook(add_zero) for block in model_blocks(model)]
-    try:
+    with ExitStack() as hooks:
+        for block in model_blocks(model):
+            hooks.enter_context(block.down.register_forward_hook(add_zero))
         yield activations, zeros
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

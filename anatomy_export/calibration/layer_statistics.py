@@ -40,7 +40,9 @@ class LayerStatistics:
     plain: Moments | None = None
 
 
-def token_weights(batch: Batch, sensitivity: torch.Tensor, last_layer: bool, exponent: float) -> torch.Tensor:
+def token_weights(
+    batch: Batch, sensitivity: torch.Tensor, last_layer: bool, exponent: float = TOKEN_EXPONENT
+) -> torch.Tensor:
     """Weight (B, T) of each token: `(‖g‖²)^exponent` where it counts, never quite 0, else 0; `sensitivity` is ‖g‖²."""
     counts = batch.counts(last_layer)
     return torch.where(counts, sensitivity.clamp_min(LEAST_SENSITIVITY).pow(exponent), torch.zeros_like(sensitivity))
@@ -50,7 +52,6 @@ def dense_statistics(
     model,
     batches: Sequence[Batch],
     *,
-    exponent: float = TOKEN_EXPONENT,
     fisher: bool = False,
     plain: bool = False,
     keep_sums: bool = True,
@@ -59,7 +60,6 @@ def dense_statistics(
     """The run itself, and the statistics layer by layer; each layer's sums are freed once they were taken.
 
     Args:
-        exponent: of ‖g‖² in the token weights; 0 weighs all alike.
         fisher: also collect the loss's Fisher information; the batches need labels.
         plain: also collect the moments with all tokens alike.
         keep_sums: keep what each layer gave, for repair.
@@ -71,8 +71,7 @@ def dense_statistics(
     blocks, run = model_blocks(model), DenseRunSums(model, keep_sums=keep_sums)
     last = len(blocks) - 1
     layers = [
-        _LayerSums(index, block, last=index == last, exponent=exponent, fisher=fisher, plain=plain)
-        for index, block in enumerate(blocks)
+        _LayerSums(index, block, last=index == last, fisher=fisher, plain=plain) for index, block in enumerate(blocks)
     ]
     for passed in gradient_passes(model, batches, (margin, loss) if fisher else (margin,)):
         run.add(passed)
@@ -92,8 +91,8 @@ def _results(layers: "list[_LayerSums]", dense: DenseRun) -> Iterator[LayerStati
 class _LayerSums:
     """The sums behind one layer's statistics."""
 
-    def __init__(self, layer: int, block: FfnBlock, *, last: bool, exponent: float, fisher: bool, plain: bool):
-        self.layer, self.block, self.last, self.exponent = layer, block, last, exponent
+    def __init__(self, layer: int, block: FfnBlock, *, last: bool, fisher: bool, plain: bool):
+        self.layer, self.block, self.last = layer, block, last
         self.weighted = GramAccumulator(BLOCK_ROWS)
         self.plain = GramAccumulator(BLOCK_ROWS) if plain else None
         self.count, self.sentences = 0, 0
@@ -108,7 +107,7 @@ class _LayerSums:
         chosen = batch.counts(self.last) & fit[:, None]
         rows = activation[chosen]
         sensitivity = passed.gradients[0][self.layer].square().sum(-1)
-        self.weighted.add(rows, token_weights(batch, sensitivity, self.last, self.exponent)[chosen])
+        self.weighted.add(rows, token_weights(batch, sensitivity, self.last)[chosen])
         if self.plain is not None:
             self.plain.add(rows)
         self.count += len(rows)

@@ -44,16 +44,13 @@ def first_calls(model, batches: Sequence[Batch]) -> list[LayerCall]:
         caught.append(LayerCall(args[0], args[1:], keywords))
         raise _FirstLayerReached
 
-    handle = model_layers(model)[0].register_forward_pre_hook(catch, with_kwargs=True)
-    try:
+    with model_layers(model)[0].register_forward_pre_hook(catch, with_kwargs=True):
         for batch in batches:
             try:
                 model(**batch.inputs)
             except _FirstLayerReached:
                 continue
             raise AnatomyError("the model's forward pass does not reach its first layer")
-    finally:
-        handle.remove()
     return caught
 
 
@@ -79,16 +76,14 @@ def caught_sums(model) -> Iterator[list[torch.Tensor]]:
             pending[0] = False
             sums.append((output[0] if isinstance(output, tuple) else output).detach())
 
-    handles = [block.down.register_forward_hook(ffn_done) for block in model_blocks(model)]
-    for layer in model_layers(model):
-        handles.append(layer.register_forward_hook(layer_done))
-        norms = [module for module in layer.modules() if isinstance(module, torch.nn.LayerNorm)]
-        handles += [norm.register_forward_pre_hook(before_norm) for norm in norms]
-    try:
+    with ExitStack() as hooks:
+        for block, layer in zip(model_blocks(model), model_layers(model), strict=True):
+            hooks.enter_context(block.down.register_forward_hook(ffn_done))
+            hooks.enter_context(layer.register_forward_hook(layer_done))
+            for module in layer.modules():
+                if isinstance(module, torch.nn.LayerNorm):
+                    hooks.enter_context(module.register_forward_pre_hook(before_norm))
         yield sums
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -112,16 +107,12 @@ def run_ffn(model, layer: int, call: LayerCall) -> tuple[FfnRun, LayerCall]:
     activations: list[torch.Tensor] = []
     attention: list[torch.Tensor | tuple] = []
     down = model_blocks(model)[layer].down
-    handles = [
+    with (
         down.register_forward_pre_hook(lambda module, args: activations.append(args[0])),
         _attention(model, layer).register_forward_hook(lambda module, args, output: attention.append(output)),
-    ]
-    try:
-        with caught_sums(model) as sums:
-            run_layer(model, layer, call)
-    finally:
-        for handle in handles:
-            handle.remove()
+        caught_sums(model) as sums,
+    ):
+        run_layer(model, layer, call)
     if not activations:
         raise AnatomyError(f"layer {layer}: its forward pass does not reach the FFN's down-projection")
     half_way = replace(call, attention=_first_only(attention[0]) if attention else None, activation=activations[0])
@@ -131,7 +122,14 @@ def run_ffn(model, layer: int, call: LayerCall) -> tuple[FfnRun, LayerCall]:
 @torch.no_grad()
 def run_layer(model, layer: int, call: LayerCall) -> LayerCall:
     """Run one layer on one batch, without its attention and its up-projection where the call has what those gave."""
-    with _attention_given(model, layer, call.attention), _activation_given(model, layer, call.activation):
+    with ExitStack() as replaced:
+        if call.attention is not None:
+            replaced.enter_context(_forward(_attention(model, layer), lambda *args, **keywords: call.attention))
+        if call.activation is not None:
+            block = model_blocks(model)[layer]
+            project = block.down.forward
+            replaced.enter_context(_forward(block.up, lambda hidden: hidden[..., :0]))
+            replaced.enter_context(_forward(block.down, lambda nothing: project(call.activation)))
         output = model_layers(model)[layer](call.hidden, *call.rest, **call.keywords)
     in_tuple = isinstance(output, tuple)
     hidden = output[0] if in_tuple else output
@@ -173,28 +171,3 @@ def _forward(module: torch.nn.Module, function: Callable) -> Iterator[None]:
         yield
     finally:
         del module.forward
-
-
-@contextmanager
-def _attention_given(model, layer: int, output: torch.Tensor | tuple | None) -> Iterator[None]:
-    """Inside: the layer's attention gives `output` without being run; None: it is run."""
-    if output is None:
-        yield
-        return
-    with _forward(_attention(model, layer), lambda *args, **keywords: output):
-        yield
-
-
-@contextmanager
-def _activation_given(model, layer: int, activation: torch.Tensor | None) -> Iterator[None]:
-    """Inside: the layer's down-projection reads `activation`, and the up-projection is not run; None: it is."""
-    if activation is None:
-        yield
-        return
-    block = model_blocks(model)[layer]
-    project = block.down.forward
-    with (
-        _forward(block.up, lambda hidden: hidden[..., :0]),
-        _forward(block.down, lambda nothing: project(activation)),
-    ):
-        yield

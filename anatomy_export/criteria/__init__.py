@@ -1,1 +1,1 @@
-"""One file a ranking of neurons, and the pass that feeds them all."""
+"""Rankings of neurons, and the pass that feeds them all."""

@@ -13,27 +13,19 @@ from anatomy_export.criteria.registry import Context, find_criterion
 
 
 @dataclass(frozen=True)
-class NeuronScores:
-    """Per layer (n,): higher = keep."""
-
-    criterion: str
-    layers: tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True)
 class Measurement:
     """What planning and repair need of the dense model.
 
     Attributes:
         dense: its run on the calibration text.
-        scores: by criterion.
+        scores: by criterion, per layer (n,): higher = keep.
         damage: per layer (n + 1,), predicted squared change of the margin once 0, 1, … n neurons are gone and the
             rest is refitted; None where it was not asked for.
         tokens: of each layer, how many count.
     """
 
     dense: DenseRun
-    scores: dict[str, NeuronScores]
+    scores: dict[str, list[np.ndarray]]
     damage: tuple[np.ndarray, ...] | None
     tokens: tuple[int, ...]
 
@@ -81,5 +73,4 @@ def measure(
             else:
                 scores[name].append(criterion.score(layer, context))
         tick()
-    named = {name: NeuronScores(name, tuple(layers)) for name, layers in scores.items()}
-    return Measurement(dense, named, tuple(curves) if damage else None, tuple(tokens))
+    return Measurement(dense, scores, tuple(curves) if damage else None, tuple(tokens))

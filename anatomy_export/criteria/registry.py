@@ -1,4 +1,4 @@
-"""The criteria that rank neurons; higher = keep. Each file names its source."""
+"""The criteria that rank neurons; higher = keep. Each function names its source."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,16 +7,7 @@ import numpy as np
 
 from anatomy_export.calibration.layer_statistics import LayerStatistics
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria import (
-    activation,
-    anatomy,
-    anatomy_activation,
-    fisher,
-    fluctuation,
-    magnitude,
-    obs,
-    random_order,
-)
+from anatomy_export.criteria import obs, rankings
 from anatomy_export.criteria.context import Context
 
 __all__ = ["CRITERIA", "Context", "Criterion", "find_criterion"]
@@ -40,13 +31,13 @@ class Criterion:
 
 
 CRITERIA = {
-    "anatomy": Criterion(anatomy.score, needs_anatomy=True),
-    "anatomy-activation": Criterion(anatomy_activation.score, needs_anatomy=True),
-    "random": Criterion(random_order.score, comparable=True),
-    "magnitude": Criterion(magnitude.score),
-    "activation": Criterion(activation.score),
-    "fluctuation": Criterion(fluctuation.score),
-    "fisher": Criterion(fisher.score, comparable=True, needs_labels=True),
+    "anatomy": Criterion(rankings.anatomy, needs_anatomy=True),
+    "anatomy-activation": Criterion(rankings.anatomy_activation, needs_anatomy=True),
+    "random": Criterion(rankings.random, comparable=True),
+    "magnitude": Criterion(rankings.magnitude),
+    "activation": Criterion(rankings.activation),
+    "fluctuation": Criterion(rankings.fluctuation),
+    "fisher": Criterion(rankings.fisher, comparable=True, needs_labels=True),
     "obs": Criterion(obs.score, needs_plain=True),
     "obs-greedy": Criterion(obs.score_greedy, needs_plain=True),
     "obs-gradient": Criterion(obs.score_gradient, comparable=True),

@@ -24,11 +24,6 @@ class Moments:
     mean: torch.Tensor
     covariance: torch.Tensor
 
-    @property
-    def second(self) -> torch.Tensor:
-        """Uncentred second moment E[x xᵀ], (n, n)."""
-        return self.covariance + torch.outer(self.mean, self.mean)
-
 
 class GramAccumulator:
     """Sums of rows and of their outer products: products in the rows' dtype, block by block, sums in float64.

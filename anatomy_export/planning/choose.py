@@ -135,7 +135,7 @@ def _by_paper(request: PlanRequest, context: Context) -> PlanWithRepair:
     with progress.bar("run the dense model", len(calibration.batches)) as tick:
         dense = run_dense(calibration.worker, calibration.batches, after_batch=tick)
     with progress.bar("repair", len(plan.layers)) as tick:
-        return repaired(plan, calibration, dense, options.compensate, lambda layer: tick())
+        return repaired(plan, calibration, dense, options.compensate, tick)
 
 
 def _by_budget(request: PlanRequest, context: Context) -> PlanWithRepair:
@@ -167,7 +167,7 @@ def _by_budget(request: PlanRequest, context: Context) -> PlanWithRepair:
     if options.compensate == NONE:
         return maker.plan(options.method, keep, budget)
     with progress.bar("repair", len(keep)) as tick:
-        return maker.plan(options.method, keep, budget, lambda layer: tick())
+        return maker.plan(options.method, keep, budget, tick)
 
 
 def _calibration(request: PlanRequest) -> Calibration:

@@ -6,7 +6,7 @@ import numpy as np
 
 from anatomy_export.core.arguments import check_choice, check_share
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria.measure import Measurement, NeuronScores
+from anatomy_export.criteria.measure import Measurement
 from anatomy_export.criteria.registry import find_criterion
 from anatomy_export.planning.allocation import (
     ALLOCATIONS,
@@ -30,7 +30,7 @@ def choose_widths(
     """
     check_share("keep_ratio", keep_ratio)
     check_choice("allocation", allocate, ALLOCATIONS)
-    scores = measurement.scores[criterion].layers
+    scores = measurement.scores[criterion]
     widths = [len(layer) for layer in scores]
     total = max(len(widths), round(keep_ratio * sum(widths)))
     if allocate == UNIFORM:
@@ -42,14 +42,14 @@ def choose_widths(
     return marginal_widths(measurement.damage, total, align)
 
 
-def kept_neurons(scores: NeuronScores, widths: Sequence[int]) -> list[np.ndarray]:
-    """Per layer the sorted indices of the `widths[l]` best neurons, ties by index.
+def kept_neurons(scores: Sequence[np.ndarray], widths: Sequence[int]) -> list[np.ndarray]:
+    """Per layer the sorted indices of the `widths[l]` best neurons by their `scores`, (n,); ties by index.
 
     Raises:
         AnatomyError: more neurons of a layer are protected (infinite scores) than may stay.
     """
     kept = []
-    for layer, (values, width) in enumerate(zip(scores.layers, widths, strict=True)):
+    for layer, (values, width) in enumerate(zip(scores, widths, strict=True)):
         protected = int(np.isposinf(values).sum())
         if protected > width:
             raise AnatomyError(

@@ -97,7 +97,7 @@ class PlanMaker:
         method: PruneMethod,
         keep: Sequence[np.ndarray],
         budget: dict,
-        after_layer: Callable[[int], object] = lambda layer: None,
+        after_layer: Callable[[], object] = lambda: None,
     ) -> PlanWithRepair:
         """The plan of these kept neurons, repaired as the method says.
 
@@ -131,7 +131,7 @@ def repaired(
     calibration: Calibration,
     dense: DenseRun,
     mode: str,
-    after_layer: Callable[[int], object] = lambda layer: None,
+    after_layer: Callable[[], object] = lambda: None,
 ) -> PlanWithRepair:
     """The plan of the same neurons with what is left of every layer repaired, and calibration and repair recorded.
 

@@ -7,7 +7,6 @@ tokens are weighted (`token_weights`). For `e = W2_Pᵀ a_P`, all that masking t
 that was held out.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,12 +38,6 @@ class Correction:
     ridge: float | None
     error: float
     masked_error: float
-
-    @classmethod
-    def nothing(cls, kept: int, bias: torch.Tensor) -> "Correction":
-        """No correction of `kept` neurons; `bias` (d,) gives the device and d. Its errors are not known."""
-        still = torch.zeros_like(bias, dtype=torch.float64)
-        return cls(still.new_zeros(kept, len(bias)), still, NONE, None, math.nan, math.nan)
 
 
 def fit_correction(

@@ -14,7 +14,7 @@ import torch
 
 from anatomy_export.calibration.batches import Batch
 from anatomy_export.calibration.gradients import DenseRun
-from anatomy_export.calibration.layer_statistics import TOKEN_EXPONENT, token_weights
+from anatomy_export.calibration.layer_statistics import token_weights
 from anatomy_export.calibration.replay import FfnRun, LayerCall, first_calls, run_ffn, run_head, run_layer
 from anatomy_export.evaluation.metrics import expected_losses
 from anatomy_export.kernels.gram import GramAccumulator
@@ -60,9 +60,8 @@ def refit(
     keep: Sequence[np.ndarray],
     *,
     mode: str = AUTO,
-    exponent: float = TOKEN_EXPONENT,
     ridges: Sequence[float] = RIDGES,
-    after_layer: Callable[[int], object] = lambda layer: None,
+    after_layer: Callable[[], object] = lambda: None,
 ) -> Refit:
     """Repair what is left of every FFN; `model` is not changed: a copy shares the weights that stay as they are.
 
@@ -70,7 +69,6 @@ def refit(
         dense: the dense model's run on `batches`: what to fit to, the metric of the errors, and the tokens' weights.
         keep: per layer the sorted kept neurons, (k,).
         mode: what may be done, see `fit_correction`; "auto" also leaves the whole repair out where it does not help.
-        exponent: of ‖g‖² in the token weights.
         ridges: λ tried, relative to the mean diagonal of the covariance.
         after_layer: called once a layer is done.
 
@@ -83,7 +81,7 @@ def refit(
     for layer, block in enumerate(model_blocks(pruned)):
         kept = torch.as_tensor(np.asarray(keep[layer]), device=block.down_weight.device)
         block.resize_(block.up_weight[kept], block.up_bias[kept], block.down_weight[kept])
-        sums, held = _LayerSums(layer == len(keep) - 1, exponent), 0
+        sums, held = _LayerSums(last=layer == len(keep) - 1), 0
         for position, (batch, sensitivity) in enumerate(zip(batches, dense.sensitivity, strict=True)):
             run, half_way = run_ffn(pruned, layer, calls[position])
             sums.add(batch, sensitivity[layer], run, dense.layer_sum(position, layer))
@@ -98,7 +96,7 @@ def refit(
         )
         for position, call in enumerate(calls):
             calls[position] = run_layer(pruned, layer, call)
-        after_layer(layer)
+        after_layer()
     result = Refit(Repair(tuple(repairs)), tuple(outcomes))
     return _unless_worse(model, pruned, calls, batches, dense, keep, result) if mode == AUTO else result
 
@@ -163,14 +161,14 @@ def _held_out_tokens(batches: Sequence[Batch]) -> int:
 class _LayerSums:
     """Moments of `[kept activations | what the layer's sum lacks]`, fitted and held-out sentences apart."""
 
-    def __init__(self, last: bool, exponent: float):
-        self.last, self.exponent = last, exponent
+    def __init__(self, *, last: bool):
+        self.last = last
         self.fit, self.held_out = GramAccumulator(), GramAccumulator()
 
     @torch.no_grad()
     def add(self, batch: Batch, sensitivity: torch.Tensor, run: FfnRun, dense_sum: torch.Tensor) -> None:
         counts = batch.counts(self.last)
-        weights = token_weights(batch, sensitivity, self.last, self.exponent)
+        weights = token_weights(batch, sensitivity, self.last)
         lacking = dense_sum - run.layer_sum
         for sums, sentences in ((self.fit, ~batch.held_out), (self.held_out, batch.held_out)):
             chosen = counts & sentences[:, None]

@@ -6,7 +6,7 @@ from conftest import tiny_checkpoint
 
 import anatomy_export
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria.measure import Measurement, NeuronScores
+from anatomy_export.criteria.measure import Measurement
 from anatomy_export.criteria.registry import Context
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.rule import ratio_plan, threshold_plan
@@ -19,9 +19,7 @@ from anatomy_export.surgery.plan_from_file import weights_plan
 
 NAN, INFINITY = float("nan"), float("inf")
 SETUP = ThresholdSetup(0.01, 0.001, (1,))
-MEASUREMENT = Measurement(
-    None, {"random": NeuronScores("random", (np.arange(8.0),) * 2)}, (np.arange(9.0),) * 2, (9, 9)
-)
+MEASUREMENT = Measurement(None, {"random": [np.arange(8.0)] * 2}, (np.arange(9.0),) * 2, (9, 9))
 
 
 def anatomy() -> Anatomy:

@@ -15,7 +15,7 @@ from anatomy_export.calibration.layer_statistics import dense_statistics
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.criteria import measure as measuring
-from anatomy_export.criteria.measure import NeuronScores, measure
+from anatomy_export.criteria.measure import measure
 from anatomy_export.criteria.obs import gradient_removal, removal_damage
 from anatomy_export.criteria.registry import CRITERIA, Context, find_criterion
 from anatomy_export.data.loading import Dataset, Examples
@@ -128,7 +128,7 @@ def test_marginal_widths_are_the_cheapest(data, align, seed):
 
 
 def test_kept_neurons_are_the_best_and_all_the_protected():
-    scores = NeuronScores("obs", (np.array([3.0, 1, 3, 2]), np.array([np.inf, 1, 2, np.inf])))
+    scores = (np.array([3.0, 1, 3, 2]), np.array([np.inf, 1, 2, np.inf]))
     assert [kept.tolist() for kept in kept_neurons(scores, [2, 2])] == [[0, 2], [0, 3]]
     with pytest.raises(AnatomyError, match="layer 1: 2 strong neurons are protected but the budget leaves room for 1"):
         kept_neurons(scores, [2, 1])
@@ -181,7 +181,7 @@ def test_neurons_are_removed_greedily_only_where_it_is_asked_for(monkeypatch):
     plain = measure(checkpoint.model, batches, names, Context(), damage=False)
     assert greedy == [0, 1, 2] and plain.damage is None
     for name in names:
-        for one, other in zip(plain.scores[name].layers, whole.scores[name].layers, strict=True):
+        for one, other in zip(plain.scores[name], whole.scores[name], strict=True):
             np.testing.assert_array_equal(one, other)
         for allocate in ("uniform", "global"):
             widths = [choose_widths(each, name, keep_ratio=0.5, allocate=allocate) for each in (plain, whole)]
