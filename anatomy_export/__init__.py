@@ -91,18 +91,16 @@ def plan(
     Raises:
         AnatomyError: an unknown preset or layer, a threshold that empties a layer, or too many strong neurons.
     """
-    from anatomy_export.jobs.api import plan_model
+    from anatomy_export.models.families import family_of
+    from anatomy_export.paper.rule import paper_plan
+    from anatomy_export.paper.thresholds import chosen_setup
 
-    return plan_model(
-        model,
-        anatomy,
-        preset=preset,
-        alpha=alpha,
-        beta=beta,
-        focus=focus,
-        keep_ratio=keep_ratio,
-        probe_reduction=probe_reduction,
-        align=align,
+    if keep_ratio is not None and (alpha is not None or beta is not None):
+        raise AnatomyError("keep_ratio ranks neurons without a threshold; next step: leave out alpha and beta")
+    rule = family_of(model.config).rule
+    setup = chosen_setup(rule, anatomy.num_layers, preset=preset, alpha=alpha, beta=beta, focus=focus)
+    return paper_plan(
+        anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, probe_reduction=probe_reduction, align=align
     )
 
 

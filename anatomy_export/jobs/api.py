@@ -11,10 +11,7 @@ from anatomy_export.models.checkpoint import Checkpoint, text_limit
 from anatomy_export.models.families import family_of
 from anatomy_export.models.recognise import require_classifier
 from anatomy_export.paper.anatomy import Anatomy
-from anatomy_export.paper.rule import paper_plan
 from anatomy_export.paper.scoring import score_anatomy
-from anatomy_export.paper.thresholds import chosen_setup
-from anatomy_export.plans.plan import PrunePlan
 
 
 def score_model(
@@ -46,25 +43,3 @@ def score_model(
         )
     finally:
         model.train(training)
-
-
-def plan_model(
-    model,
-    anatomy: Anatomy,
-    *,
-    preset: str | None,
-    alpha: float | None,
-    beta: float | None,
-    focus: Sequence[int] | None,
-    keep_ratio: float | None,
-    probe_reduction: str,
-    align: int,
-) -> PrunePlan:
-    """The paper's thresholds or ranking for a model's family; see `anatomy_export.plan`."""
-    if keep_ratio is not None and (alpha is not None or beta is not None):
-        raise AnatomyError("keep_ratio ranks neurons without a threshold; next step: leave out alpha and beta")
-    rule = family_of(model.config).rule
-    setup = chosen_setup(rule, anatomy.num_layers, preset=preset, alpha=alpha, beta=beta, focus=focus)
-    return paper_plan(
-        anatomy, rule=rule, setup=setup, keep_ratio=keep_ratio, probe_reduction=probe_reduction, align=align
-    )

@@ -26,9 +26,9 @@ from anatomy_export.jobs.export_checks import (
 )
 from anatomy_export.jobs.export_job import ExportJob
 from anatomy_export.jobs.export_request import ExportRequest, ExportResult
-from anatomy_export.jobs.source_data import load_source_data, model_classes
+from anatomy_export.jobs.source_data import load_model
 from anatomy_export.jobs.verification_texts import verification_inputs, verification_texts
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, sequence_length, text_limit
+from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint, sequence_length
 from anatomy_export.models.flops import count_flops
 from anatomy_export.models.identity import model_identity
 from anatomy_export.models.prune import check_plan_fits, mask_neurons_, slice_neurons
@@ -40,7 +40,6 @@ from anatomy_export.planning.plan_maker import PlanWithRepair
 from anatomy_export.plans.identity import UNRECORDED
 from anatomy_export.plans.plan import PrunePlan, read_plan
 from anatomy_export.plans.repair import read_repair
-from anatomy_export.zoo.embedded import resolve_model
 
 
 def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
@@ -98,20 +97,17 @@ def _planned_job(
     progress: Progress,
 ) -> ExportJob:
     """Load model and data, and plan which neurons stay, unless a plan was given."""
-    source = resolve_model(request.model, progress)
-    with progress.stage("load model"):
-        checkpoint = load_checkpoint(source.checkpoint, allow_random_head=request.allow_random_head)
-        max_length = text_limit(checkpoint, request.data.max_length)
-    data = load_source_data(source, checkpoint, request.data, progress)
+    loaded = load_model(request.model, request.data, progress, allow_random_head=request.allow_random_head)
+    checkpoint, data, max_length = loaded.checkpoint, loaded.data, loaded.max_length
     flops_tokens = _flops_tokens(checkpoint, data, max_length, progress)
     options = ScoreOptions()
     if given_plan is None and request.mode != "dense":
-        untrained = source.random_weights or checkpoint.random_head
+        untrained = loaded.source.random_weights or checkpoint.random_head
         options = resolve_options(request.score, data, random_weights=untrained, progress=progress)
     plan_request = PlanRequest(
         checkpoint=checkpoint,
         data=data,
-        probes=choose_probes(given_probes, model_classes(checkpoint, source.name), data),
+        probes=choose_probes(given_probes, loaded.classes, data),
         options=options,
         max_length=max_length,
         examples=request.data.calibration_examples,
@@ -124,7 +120,7 @@ def _planned_job(
     texts = verification_texts(data, plan_request.probes.texts, request.data.calibration_examples)
     return ExportJob(
         request=request,
-        source=source,
+        source=loaded.source,
         checkpoint=checkpoint,
         planned=planned,
         data=data,

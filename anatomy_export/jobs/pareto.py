@@ -19,21 +19,14 @@ from anatomy_export.data.loading import Examples
 from anatomy_export.data.probes import Probes, choose_probes
 from anatomy_export.evaluation.metrics import compare_predictions
 from anatomy_export.evaluation.torch_classifier import class_probabilities
-from anatomy_export.jobs.source_data import DataOptions, load_source_data, model_classes
-from anatomy_export.models.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    sequence_length,
-    text_limit,
-    weights_identity,
-)
+from anatomy_export.jobs.source_data import DataOptions, load_model
+from anatomy_export.models.checkpoint import Checkpoint, sequence_length, weights_identity
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.planning.allocation import width_multiple
 from anatomy_export.planning.latency_table import LatencyTable
 from anatomy_export.planning.sweep import Pruned, PruneSpec, Refused, prune_each
-from anatomy_export.zoo.embedded import resolve_model
 
 FORMAT_VERSION = 1
 DENSE = "dense"
@@ -73,24 +66,17 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
 
 
 def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
-    source = resolve_model(request.model, progress)
-    with progress.stage("load model"):
-        checkpoint = load_checkpoint(source.checkpoint)
-    if source.random_weights:
-        raise AnatomyError(
-            f"model {request.model} is not trained, anatomy pareto needs one that is; "
-            "next step: pass a fine-tuned --model"
-        )
-    data = load_source_data(source, checkpoint, request.data, progress)
-    if data is None or not len(data.validation):
-        raise AnatomyError("anatomy pareto needs labelled text with a validation split; next step: pass --data")
-    max_length = text_limit(checkpoint, request.data.max_length)
+    loaded = load_model(request.model, request.data, progress)
+    text = "labelled text with a validation split"
+    checkpoint, max_length, data = loaded.checkpoint, loaded.max_length, loaded.labelled_data("anatomy pareto", text)
+    if not len(data.validation):
+        raise AnatomyError(f"anatomy pareto needs {text}; next step: pass --data")
     data_lengths(checkpoint.tokenizer, data.splits, max_length, progress)
     sample = calibration_sample(
         checkpoint, data.train, request.data.calibration_examples, seed=request.seed, max_length=max_length
     )
     settings = _settings(request, checkpoint, data.fingerprint, max_length, len(sample))
-    settings |= weights_identity(source.checkpoint, checkpoint.model)
+    settings |= weights_identity(loaded.source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
     earlier = file.earlier(settings, _check_entry)
     results = {name: entry for name, entry in earlier["results"].items() if name != DENSE} if earlier else {}
@@ -99,7 +85,7 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
         request=request,
         checkpoint=checkpoint,
         train=data.train,
-        probes=choose_probes(None, model_classes(checkpoint, source.name), data),
+        probes=choose_probes(None, loaded.classes, data),
         max_length=max_length,
         examples=len(sample),
         table=_latency_table(request, checkpoint, progress),

@@ -1,13 +1,14 @@
-"""The text that a job works on, read for the model it works on, and whether the two belong together."""
+"""The model and the text that a job works on, and whether the two belong together."""
 
 from dataclasses import dataclass
 
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.labels import class_names
 from anatomy_export.data.loading import Dataset, load_dataset, load_texts
 from anatomy_export.evaluation.label_check import check_dense_accuracy
-from anatomy_export.models.checkpoint import Checkpoint, text_limit
-from anatomy_export.zoo.embedded import ModelSource
+from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
+from anatomy_export.zoo.embedded import ModelSource, resolve_model
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,52 @@ class DataOptions:
     calibration_examples: int | None = None
     unlabelled: bool = False
     allow_bad_labels: bool = False
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model that a job was asked for by the name `asked`, and its text, None where there is none.
+
+    `max_length`: tokens that a text is cut off at.
+    """
+
+    asked: str
+    source: ModelSource
+    checkpoint: Checkpoint
+    max_length: int
+    data: Dataset | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The model's class names; see `class_names`."""
+        return model_classes(self.checkpoint, self.source.name)
+
+    def labelled_data(self, command: str, text: str = "labelled text") -> Dataset:
+        """The data, for a command that measures accuracy.
+
+        Raises:
+            AnatomyError: there is none, or the model is not trained.
+        """
+        if self.source.random_weights:
+            raise AnatomyError(
+                f"model {self.asked} is not trained, {command} needs one that is; next step: pass a fine-tuned --model"
+            )
+        if self.data is None:
+            raise AnatomyError(f"{command} needs {text}; next step: pass --data")
+        return self.data
+
+
+def load_model(asked: str, options: DataOptions, progress: Progress, *, allow_random_head: bool = False) -> LoadedModel:
+    """The model of that name, and its data.
+
+    Raises:
+        AnatomyError: the model cannot be loaded; else see `load_source_data`.
+    """
+    source = resolve_model(asked, progress)
+    with progress.stage("load model"):
+        checkpoint = load_checkpoint(source.checkpoint, allow_random_head=allow_random_head)
+        max_length = text_limit(checkpoint, options.max_length)
+    return LoadedModel(asked, source, checkpoint, max_length, load_source_data(source, checkpoint, options, progress))
 
 
 def load_source_data(

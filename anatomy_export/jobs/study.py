@@ -15,13 +15,13 @@ from anatomy_export.core.names import public_name
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.resumable import STUDY, ResultFile
 from anatomy_export.core.version import __version__
-from anatomy_export.data.loading import Dataset, Examples
+from anatomy_export.data.loading import Examples
 from anatomy_export.data.probes import choose_probes, load_probes
 from anatomy_export.evaluation.metrics import compare_predictions, wilson_interval
 from anatomy_export.evaluation.torch_classifier import EncodedTexts, encode_texts, encoded_probabilities
 from anatomy_export.jobs.score import save_anatomy
-from anatomy_export.jobs.source_data import DataOptions, load_source_data, model_classes
-from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit, weights_identity
+from anatomy_export.jobs.source_data import DataOptions, load_model
+from anatomy_export.models.checkpoint import Checkpoint, weights_identity
 from anatomy_export.models.families import family_of
 from anatomy_export.models.prune import mask_neurons_
 from anatomy_export.models.text_lengths import data_lengths
@@ -29,7 +29,6 @@ from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.study_setups import PROBE_REDUCTION, StudySetup, describe_plan, kept_sha256, study_setups
 from anatomy_export.plans.plan import PrunePlan, identity_plan
-from anatomy_export.zoo.embedded import ModelSource, resolve_model
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,11 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
 
 def _run_study(request: StudyRequest, progress: Progress) -> dict:
     given_probes = load_probes(request.probes)
-    source = resolve_model(request.model, progress)
-    with progress.stage("load model"):
-        checkpoint = load_checkpoint(source.checkpoint)
-        max_length = text_limit(checkpoint, request.data.max_length)
-    data = _labelled_data(request, source, checkpoint, progress)
+    loaded = load_model(request.model, request.data, progress)
+    checkpoint, max_length, data = loaded.checkpoint, loaded.max_length, loaded.labelled_data("anatomy study")
     texts = data.test.head(request.data.eval_examples)
     data_lengths(checkpoint.tokenizer, (texts,), max_length, progress)
-    probes = choose_probes(given_probes, model_classes(checkpoint, source.name), data)
+    probes = choose_probes(given_probes, loaded.classes, data)
     if probes.note:
         progress.note(probes.note)
     with progress.stage("score the anatomy"):
@@ -95,7 +91,7 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
             cut_off=probes.cut_off,
         )
     settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
-    settings |= weights_identity(source.checkpoint, checkpoint.model)
+    settings |= weights_identity(loaded.source.checkpoint, checkpoint.model)
     file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
     earlier = file.earlier(settings, _check_entry) or {}
     open_directory(request.output, empty=not earlier)
@@ -115,18 +111,6 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
     body["partial"] = False
     file.write(body)
     return body
-
-
-def _labelled_data(request: StudyRequest, source: ModelSource, checkpoint: Checkpoint, progress: Progress) -> Dataset:
-    data = load_source_data(source, checkpoint, request.data, progress)
-    if source.random_weights:
-        raise AnatomyError(
-            f"model {request.model} is not trained, anatomy study needs one that is; "
-            "next step: pass a fine-tuned --model"
-        )
-    if data is None:
-        raise AnatomyError("anatomy study needs labelled text; next step: pass --data")
-    return data
 
 
 def _settings(

@@ -61,72 +61,41 @@ def write_anatomy(
     return body
 
 
-def read_anatomy(directory: Path) -> Anatomy:
-    """The anatomy in a directory that `anatomy score` or `anatomy study` wrote.
+def read_anatomy(directory: Path, command: str = "anatomy score") -> Anatomy:
+    """The anatomy in a directory that `command`, `anatomy score` or `anatomy study`, wrote; all its numbers are finite.
 
     Raises:
         AnatomyError: a file is missing or damaged, of another format version, or the two do not belong together.
     """
-    directory = Path(directory)
-    body = _description(directory / DESCRIPTION)
-    try:
-        probes = tuple(str(probe["text"]) for probe in body["probes"])
-        checksum, widths = body["arrays_sha256"], tuple(body["widths"])
-        threshold, fingerprint = float(body["strong_threshold"]), str(body["fingerprint"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(directory / DESCRIPTION, f"{type(error).__name__}: {error}") from error
-    layers, neurons = read_arrays(directory / ARRAYS, sha256=checksum, probes=len(probes), widths=widths)
-    return Anatomy(layers, neurons, threshold, probes, fingerprint)
 
+    def damaged(file: Path, what: str) -> AnatomyError:
+        return AnatomyError(f"{file}: {what}; next step: make it again with {command}")
 
-def read_arrays(
-    file: Path, *, sha256: str, probes: int, widths: Sequence[int], command: str = "anatomy score"
-) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Layer similarity (P, L + 1) and neuron similarity, (P, n) a layer, of an `anatomy.npz`; all finite.
-
-    Args:
-        sha256, probes, widths: of the arrays, as the `anatomy.json` beside it has them.
-        command: that wrote the files, for the error.
-
-    Raises:
-        AnatomyError: the file is missing or damaged, or not the one that `anatomy.json` describes.
-    """
-    shapes = {LAYERS: (probes, len(widths) + 1)}
-    shapes |= {f"{NEURONS}.{layer}": (probes, width) for layer, width in enumerate(widths)}
-    try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise _damaged(file, f"its checksum is not the one in {DESCRIPTION}, so damaged or of another run", command)
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: np.asarray(stored[name], dtype=np.float64) for name in shapes}
-    except OSError as error:
-        raise _damaged(file, str(error.strerror or error), command) from error
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(file, f"{type(error).__name__}: {error}", command) from error
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
-            raise _damaged(
-                file,
-                f"{name} has shape {arrays[name].shape} or is not finite, expected finite numbers of shape {shape}",
-                command,
-            )
-    layers, *neurons = arrays.values()
-    return layers, tuple(neurons)
-
-
-def _description(file: Path) -> dict:
+    file = Path(directory) / DESCRIPTION
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(body, dict) or body.get("kind") != "anatomy":
+            raise damaged(file, "not an anatomy")
+        if body.get("format_version") != FORMAT_VERSION:
+            raise damaged(file, f"format version {body.get('format_version')!r}, expected {FORMAT_VERSION}")
+        probes = tuple(str(probe["text"]) for probe in body["probes"])
+        shapes = {LAYERS: (len(probes), len(body["widths"]) + 1)}
+        shapes |= {f"{NEURONS}.{layer}": (len(probes), width) for layer, width in enumerate(body["widths"])}
+        file = file.with_name(ARRAYS)
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != body["arrays_sha256"]:
+            raise damaged(file, f"its checksum is not the one in {DESCRIPTION}, so damaged or of another run")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name], dtype=np.float64) for name in shapes}
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+                what = f"{name} has shape {arrays[name].shape} or is not finite"
+                raise damaged(file, f"{what}, expected finite numbers of shape {shape}")
+        layers, *neurons = arrays.values()
+        return Anatomy(layers, tuple(neurons), float(body["strong_threshold"]), probes, str(body["fingerprint"]))
     except OSError as error:
-        raise _damaged(file, str(error.strerror or error)) from error
-    except ValueError as error:
-        raise _damaged(file, f"not valid JSON ({error})") from error
-    if not isinstance(body, dict) or body.get("kind") != "anatomy":
-        raise _damaged(file, "not an anatomy")
-    if body.get("format_version") != FORMAT_VERSION:
-        raise _damaged(file, f"format version {body.get('format_version')!r}, expected {FORMAT_VERSION}")
-    return body
-
-
-def _damaged(file: Path, what: str, command: str = "anatomy score") -> AnatomyError:
-    return AnatomyError(f"{file}: {what}; next step: make it again with {command}")
+        raise damaged(file, str(error.strerror or error)) from error
+    except json.JSONDecodeError as error:
+        raise damaged(file, f"not valid JSON ({error})") from error
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise damaged(file, f"{type(error).__name__}: {error}") from error

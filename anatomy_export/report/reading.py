@@ -1,20 +1,15 @@
 """Directories that a report is made of: recognised by their files, read strictly."""
 
-import hashlib
-import io
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from anatomy_export.bench.results import read_results
 from anatomy_export.bundle.manifest import read_manifest
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.names import public_name
-from anatomy_export.paper.anatomy import Anatomy
+from anatomy_export.paper.anatomy_file import read_anatomy
 from anatomy_export.plans.plan import read_plan
 from anatomy_export.report.fields import Fields, read_fields
 from anatomy_export.report.sources import Bench, Bundle, Comparison, Pareto, Score, Seconds, Setup, Source, Study
@@ -72,18 +67,15 @@ def read_score(directory: Path, label: str, command: str = SCORE_COMMAND) -> Sco
     if rule not in ("bert", "gpt2"):
         raise fields.wrong("rule", "'bert' or 'gpt2'")
     widths = fields.wholes("widths")
-    layers, neurons = _arrays(directory / "anatomy.npz", fields, len(probes), widths)
-    anatomy = Anatomy(
-        layer_similarity=layers,
-        neuron_similarity=neurons,
-        strong_threshold=fields.number("strong_threshold"),
-        probes=tuple(probe.text("text") for probe in probes),
-        fingerprint=fields.text("fingerprint"),
-    )
+    if not probes or not widths:
+        raise fields.error("has no probes or no layers")
+    fields.number("strong_threshold"), fields.text("fingerprint"), fields.text("arrays_sha256")
+    for probe in probes:
+        probe.text("text")
     return Score(
         label=label,
         path=directory,
-        anatomy=anatomy,
+        anatomy=read_anatomy(directory, command),
         model=public_name(fields.text("model")),
         family=fields.text("family"),
         rule=rule,
@@ -93,31 +85,6 @@ def read_score(directory: Path, label: str, command: str = SCORE_COMMAND) -> Sco
         quantile_threshold=summary.optional("quantile_threshold", "number"),
         quantile_share=summary.optional("quantile_share", "number"),
     )
-
-
-def _arrays(file: Path, fields: Fields, probes: int, widths: tuple[int, ...]) -> tuple[np.ndarray, tuple]:
-    """Layer similarity (P, L + 1) and neuron similarity, (P, n) a layer; all finite."""
-    own = Fields({}, file, fields.command)
-    names = ["layer_similarity", *(f"neuron_similarity.{layer}" for layer in range(len(widths)))]
-    shapes = [(probes, len(widths) + 1), *((probes, width) for width in widths)]
-    if not probes or not widths:
-        raise fields.error("has no probes or no layers")
-    try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != fields.text("arrays_sha256"):
-            raise own.error("its checksum is not the one in anatomy.json, so damaged or of another run")
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = [np.asarray(stored[name], dtype=np.float64) for name in names]
-    except OSError as error:
-        raise own.error(error.strerror or str(error)) from error
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise own.error(f"{type(error).__name__}: {error}") from error
-    for name, array, shape in zip(names, arrays, shapes, strict=True):
-        if array.shape != shape or not np.isfinite(array).all():
-            raise own.error(
-                f"{name} has shape {array.shape} or is not finite, expected finite numbers of shape {shape}"
-            )
-    return arrays[0], tuple(arrays[1:])
 
 
 def read_study(directory: Path, label: str) -> Study | Score:
