@@ -18,7 +18,7 @@ from anatomy_export.criteria.registry import Context
 from anatomy_export.data.loading import movie_reviews
 from anatomy_export.models.checkpoint import load_checkpoint
 from anatomy_export.models.families import model_blocks
-from anatomy_export.planning.kept_neurons import choose_widths, kept_neurons
+from anatomy_export.planning.plan_maker import choose_widths, kept_neurons
 from anatomy_export.repair.refit import refit
 from anatomy_export.zoo.embedded import resolve_model
 

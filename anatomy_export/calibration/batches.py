@@ -89,16 +89,11 @@ def calibrate(checkpoint: Checkpoint, train: Examples, count: int | None, *, see
         AnatomyError: fewer than two texts.
     """
     sample = calibration_sample(checkpoint, train, count, seed=seed, max_length=max_length)
-    worker = on_calibration_device(checkpoint)
+    worker = checkpoint
+    if torch.cuda.is_available():
+        worker = replace(checkpoint, model=copy.deepcopy(checkpoint.model).to("cuda"))
     batches = calibration_batches(worker, sample.texts, sample.labels or None, max_length=max_length, seed=seed)
     return Calibration(checkpoint, worker.model, sample, batches, seed)
-
-
-def on_calibration_device(checkpoint: Checkpoint) -> Checkpoint:
-    """A copy on CUDA where there is one, for the passes over calibration text and their sums; else the checkpoint."""
-    if not torch.cuda.is_available():
-        return checkpoint
-    return replace(checkpoint, model=copy.deepcopy(checkpoint.model).to("cuda"))
 
 
 def calibration_sample(

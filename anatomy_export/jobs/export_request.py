@@ -67,12 +67,5 @@ class ExportResult:
             "max_abs_error": self.max_abs_error,
             "operators": self.operators,
             "precision": None if self.precision is None else asdict(self.precision),
-            "stages": [
-                {
-                    "name": stage.name,
-                    "seconds": round(stage.seconds, 3),
-                    "peak_rss_bytes": stage.peak_rss_bytes,
-                }
-                for stage in self.stages
-            ],
+            "stages": [{**asdict(stage), "seconds": round(stage.seconds, 3)} for stage in self.stages],
         }

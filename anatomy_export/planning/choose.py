@@ -43,17 +43,14 @@ class PlanRequest:
     progress: Progress
 
     @property
-    def widths(self) -> list[int]:
-        return [block.width for block in model_blocks(self.checkpoint.model)]
-
-    @property
     def rule(self) -> str:
         return family_of(self.checkpoint.model.config).rule
 
 
 def dense_plan(request: PlanRequest) -> PlanWithRepair:
     """The plan that keeps every neuron."""
-    plan = identity_plan(request.identity.fingerprint, request.widths)
+    widths = [block.width for block in model_blocks(request.checkpoint.model)]
+    plan = identity_plan(request.identity.fingerprint, widths)
     return PlanWithRepair(replace(plan, recorded_logits=request.identity.recorded_logits))
 
 

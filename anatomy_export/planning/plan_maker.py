@@ -1,4 +1,4 @@
-"""From a measured model to a plan: kept neurons of a share, the repair of what is left, and what the plan records."""
+"""From a measured model to a plan: the widths of a share, the neurons kept, the repair, and what the plan records."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,11 +7,20 @@ import numpy as np
 
 from anatomy_export.calibration.batches import Calibration
 from anatomy_export.calibration.gradients import DenseRun
+from anatomy_export.core.arguments import check_choice, check_share
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.criteria.measure import Measurement, measure
 from anatomy_export.criteria.registry import Context, find_criterion
 from anatomy_export.paper.rule import anatomy_parameters
-from anatomy_export.planning.allocation import SENSITIVITY
-from anatomy_export.planning.kept_neurons import choose_widths, kept_neurons
+from anatomy_export.planning.allocation import (
+    ALLOCATIONS,
+    GLOBAL,
+    SENSITIVITY,
+    UNIFORM,
+    global_widths,
+    marginal_widths,
+    uniform_widths,
+)
 from anatomy_export.planning.options import PruneMethod
 from anatomy_export.plans.identity import ModelIdentity
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
@@ -169,3 +178,44 @@ def few_tokens(tokens: Sequence[int], widths: Sequence[int], consequence: str) -
     if not few:
         return ""
     return f"note: fewer calibration tokens than neurons in layer {', '.join(few)}: {consequence}; more text may help"
+
+
+def choose_widths(
+    measurement: Measurement, criterion: str, *, keep_ratio: float, allocate: str = SENSITIVITY, align: int = 1
+) -> list[int]:
+    """Neurons that each layer keeps.
+
+    Raises:
+        AnatomyError: the ratio is not in (0, 1], the allocation does not exist, `align` is no multiple, or there is no
+            room for every layer.
+    """
+    check_share("keep_ratio", keep_ratio)
+    check_choice("allocation", allocate, ALLOCATIONS)
+    scores = measurement.scores[criterion]
+    widths = [len(layer) for layer in scores]
+    total = max(len(widths), round(keep_ratio * sum(widths)))
+    if allocate == UNIFORM:
+        return uniform_widths(widths, keep_ratio, align)
+    if allocate == GLOBAL:
+        return global_widths(scores, total, comparable=find_criterion(criterion).comparable, align=align)
+    if measurement.damage is None:
+        raise ValueError("sensitivity needs a measurement with damage=True")
+    return marginal_widths(measurement.damage, total, align)
+
+
+def kept_neurons(scores: Sequence[np.ndarray], widths: Sequence[int]) -> list[np.ndarray]:
+    """Per layer the sorted indices of the `widths[l]` best neurons by their `scores`, (n,); ties by index.
+
+    Raises:
+        AnatomyError: more neurons of a layer are protected (infinite scores) than may stay.
+    """
+    kept = []
+    for layer, (values, width) in enumerate(zip(scores, widths, strict=True)):
+        protected = int(np.isposinf(values).sum())
+        if protected > width:
+            raise AnatomyError(
+                f"layer {layer}: {protected} strong neurons are protected but the budget leaves room for {width} of "
+                f"{len(values)}; next step: keep more, or raise --strong-threshold"
+            )
+        kept.append(np.sort(np.lexsort((np.arange(len(values)), -values))[:width]))
+    return kept

@@ -13,8 +13,8 @@ from anatomy_export.paper.rule import ratio_plan, threshold_plan
 from anatomy_export.paper.study_setups import random_plan
 from anatomy_export.paper.thresholds import ThresholdSetup
 from anatomy_export.planning.allocation import global_widths, marginal_widths, uniform_widths
-from anatomy_export.planning.kept_neurons import choose_widths
 from anatomy_export.planning.options import ScoreOptions
+from anatomy_export.planning.plan_maker import choose_widths
 from anatomy_export.surgery.plan_from_file import weights_plan
 
 NAN, INFINITY = float("nan"), float("inf")

@@ -27,8 +27,8 @@ from anatomy_export.paper.thresholds import preset_setup
 from anatomy_export.planning import plan_maker, sweep
 from anatomy_export.planning.allocation import global_widths, marginal_widths, uniform_widths
 from anatomy_export.planning.choose import PlanRequest, choose_plan
-from anatomy_export.planning.kept_neurons import choose_widths, kept_neurons
 from anatomy_export.planning.options import ScoreOptions
+from anatomy_export.planning.plan_maker import choose_widths, kept_neurons
 
 TEXTS = ("the film is good", "awful", "a very bad story", "I walked out of cinema", "a great plot", "not good")
 LABELS = (1, 0, 0, 0, 1, 0)
