@@ -61,7 +61,7 @@ def main() -> None:
             if isinstance(pruned, Refused):
                 study["runs"][name] = {"refused": pruned.reason}
             else:
-                key = (kept_sha256(pruned.plan), pruned.repair and pruned.repair.sha256)
+                key = (kept_sha256(pruned.plan), pruned.repair.sha256 if pruned.repair else None)
                 run = measured.get(key)
                 if run is None:
                     probabilities = class_probabilities(checkpoint, pruned.model, texts.texts, TOKENS)

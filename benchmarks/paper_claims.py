@@ -185,7 +185,7 @@ def masking(model: str, study: dict) -> dict:
 def negative_sensitivity(checkpoint: Checkpoint, texts: Examples) -> dict:
     """How much more the early layers turn negative sentences to the target than positive ones."""
     chosen = texts.head(SENTENCES)
-    similarity = score_anatomy(checkpoint, chosen.texts).layer_similarity
+    similarity = score_anatomy(checkpoint, chosen.texts, max_length=TOKENS).layer_similarity
     rise = similarity[:, early_layers(similarity.shape[1] - 1)] - similarity[:, 0]
     labels = np.array(chosen.labels)
     negative, positive = rise[labels == 0], rise[labels == 1]
@@ -203,7 +203,7 @@ def negative_sensitivity(checkpoint: Checkpoint, texts: Examples) -> dict:
 
 def moving_down(checkpoint: Checkpoint, anatomy: Anatomy, texts: Examples) -> dict:
     """The paper's last GPT-2 setups: alpha 0.15, the last k layers in focus, k rising."""
-    encoded, labels = encode_texts(checkpoint, texts.texts), np.array(texts.labels)
+    encoded, labels = encode_texts(checkpoint, texts.texts, TOKENS), np.array(texts.labels)
     steps, answers = [], []
     for count in DEEPER_LAYERS:
         focus = tuple(range(anatomy.num_layers - count, anatomy.num_layers))

@@ -14,7 +14,7 @@ import numpy as np
 
 from anatomy_export.core.files import write_atomic
 from anatomy_export.criteria.registry import CRITERIA
-from anatomy_export.planning.allocate import SENSITIVITY, UNIFORM
+from anatomy_export.planning.allocation import SENSITIVITY, UNIFORM
 
 DEFAULT = "obs-gradient/sensitivity/auto"
 ANATOMY_REPAIRED, ANATOMY_PLAIN = "anatomy/uniform/auto/0.7", "anatomy/uniform/none/0.7"
