@@ -14,7 +14,7 @@ import numpy as np
 from frontier_tables import paired
 from study_tables import drop_from_dense, gain_over_random, load_study, presets
 
-from anatomy_export.commands.common import quiet_libraries
+from anatomy_export.commands.terminal import quiet_libraries
 from anatomy_export.core.files import write_atomic
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Examples, movie_reviews

@@ -1,14 +1,16 @@
-"""The command `report`: parse, call one function, print."""
+"""`anatomy report`: figures of results in one HTML file."""
 
 import json
-from pathlib import Path
 
 import click
+from cloup import argument, option
 
-from anatomy_export.commands.common import AnatomyCommand, one_or_more_of
+from anatomy_export.commands.guard import command
+from anatomy_export.commands.options import json_option
+from anatomy_export.commands.parameter_types import PATH, some_of
 from anatomy_export.core.progress import Progress
 
-_EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   anatomy report study-bert --output report.html
   anatomy report study-bert study-gpt2 --output both.html      # side by side
@@ -16,24 +18,21 @@ Examples:
 """
 
 
-@click.command("report", cls=AnatomyCommand, epilog=_EPILOG)
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="The HTML file.")
-@click.option("--figures", type=click.Path(path_type=Path), help="Directory for every figure as files, for papers.")
-@click.option(
-    "--formats", default="png,svg", show_default=True, callback=one_or_more_of("png", "svg"), help="Of --figures."
-)
-@click.option("--title", help="Default: the directories' names.")
-@click.option("--force", is_flag=True, help="Replace an earlier report and its figures.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def report(**options) -> None:
+@command("report", epilog=EXAMPLES)
+@argument("directories", metavar="DIR...", nargs=-1, required=True, type=PATH)
+@option("--output", required=True, type=PATH, help="The HTML file.")
+@option("--figures", type=PATH, help="Directory for every figure as files, for papers.")
+@option("--formats", default="png,svg", type=some_of("png", "svg"), help="Of --figures.")
+@option("--title", help="Default: the directories' names.")
+@option("--force", is_flag=True, help="Replace an earlier report and its figures.")
+@json_option
+def report(as_json: bool, **options) -> None:
     """One HTML file with the figures of studies, scores, bundles, benchmarks and pareto runs.
 
     It opens offline and asks nothing of any server. Directories given together stand side by side.
     """
     from anatomy_export.jobs.report import ReportRequest, run_report
 
-    as_json = options.pop("as_json")
     written = run_report(ReportRequest(**options), Progress())
     if as_json:
         click.echo(json.dumps(written))

@@ -15,7 +15,7 @@ import transformers
 from conftest import Boom, refused, run, saved_dense, spawn, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.commands.common import _on_ignored, _on_signal
+from anatomy_export.commands.guard import _on_ignored, _on_signal
 from anatomy_export.core.errors import Interrupted, MissingExtraError, Terminated
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint
@@ -332,7 +332,7 @@ def test_only_our_own_optional_packages_are_called_a_missing_extra(name, tmp_pat
     def broken(*args, **kwargs):
         __import__(name)
 
-    monkeypatch.setattr("anatomy_export.cli.quiet_libraries", broken)
+    monkeypatch.setattr("anatomy_export.commands.export.quiet_libraries", broken)
     result = run("export", "--model", "bert", "--output", tmp_path / "o")
     expected = str(MissingExtraError("torch", "cpu")) if name == "torch" else "unexpected ModuleNotFoundError"
     refused(result, tmp_path / "o", 1, expected)

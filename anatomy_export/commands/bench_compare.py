@@ -1,0 +1,35 @@
+"""`anatomy-bench compare`: two results against each other."""
+
+import json
+from pathlib import Path
+
+import click
+from cloup import argument, option
+
+from anatomy_export.commands.bench_measurement import print_bench_table
+from anatomy_export.commands.guard import command
+from anatomy_export.commands.options import json_option
+from anatomy_export.commands.parameter_types import PATH
+
+
+@command("compare")
+@argument("first", type=PATH)
+@argument("second", type=PATH)
+@option("--allow-different", is_flag=True, help="Compare different machines, inputs or precisions all the same.")
+@json_option
+def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> None:
+    """Ratio of times of two bench.json files, first ÷ second; with a 95 % interval where both have several launches."""
+    from anatomy_export.bench.results import compare_results, read_results
+    from anatomy_export.bench.tables import COMPARE_HEADINGS, compare_notes, compare_rows
+
+    bodies = [read_results(path) for path in (first, second)]
+    rows = compare_results(*bodies, allow_different=allow_different)
+    for path, body in zip((first, second), bodies, strict=True):
+        if body.get("partial"):
+            click.echo(f"note: {path} is partial: its run was interrupted", err=True)
+    if as_json:
+        click.echo(json.dumps({"results": rows}))
+        return
+    print_bench_table(COMPARE_HEADINGS, compare_rows(rows))
+    for note in compare_notes(rows):
+        click.echo(note)
