@@ -6,7 +6,7 @@ from anatomy_export.commands.bench import bench
 from anatomy_export.commands.doctor import doctor
 from anatomy_export.commands.export import export
 from anatomy_export.commands.finetune import finetune
-from anatomy_export.commands.guard import group
+from anatomy_export.commands.guard import script_group
 from anatomy_export.commands.pareto import pareto
 from anatomy_export.commands.plan import plan
 from anatomy_export.commands.report import report
@@ -16,7 +16,7 @@ from anatomy_export.commands.study import study
 from anatomy_export.commands.verify import verify
 
 
-@group("anatomy")
+@script_group("anatomy")
 @click.version_option(package_name="anatomy-export")
 def main() -> None:
     """Prune transformer classifiers without training, slice them, export verified ONNX."""

@@ -1,22 +1,20 @@
 """`anatomy-bench compare`: two results against each other."""
 
-import json
 from pathlib import Path
 
 import click
-from cloup import argument, option
+from cloup import argument, command, option
 
-from anatomy_export.commands.bench_measurement import print_bench_table
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.options import json_option
-from anatomy_export.commands.parameter_types import PATH
+from anatomy_export.commands import kinds, options
+from anatomy_export.commands.bench_measurement import bench_table
+from anatomy_export.commands.terminal import print_answer
 
 
 @command("compare")
-@argument("first", type=PATH)
-@argument("second", type=PATH)
+@argument("first", type=kinds.PATH)
+@argument("second", type=kinds.PATH)
 @option("--allow-different", is_flag=True, help="Compare different machines, inputs or precisions all the same.")
-@json_option
+@options.as_json
 def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> None:
     """Ratio of times of two bench.json files, first ÷ second; with a 95 % interval where both have several launches."""
     from anatomy_export.bench.results import compare_results, read_results
@@ -27,9 +25,5 @@ def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> 
     for path, body in zip((first, second), bodies, strict=True):
         if body.get("partial"):
             click.echo(f"note: {path} is partial: its run was interrupted", err=True)
-    if as_json:
-        click.echo(json.dumps({"results": rows}))
-        return
-    print_bench_table(COMPARE_HEADINGS, compare_rows(rows))
-    for note in compare_notes(rows):
-        click.echo(note)
+    table = bench_table(COMPARE_HEADINGS, compare_rows(rows))
+    print_answer(as_json, {"results": rows}, (table, *compare_notes(rows)))

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import click
-from cloup import option, option_group
+from click import IntRange
+from cloup import command, option, option_group
 
-from anatomy_export.commands.bench_measurement import Documents, measure_and_write, measurement_options
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.parameter_types import FROM_1, FROM_2, REMOVED_SHARES, some_of
+from anatomy_export.commands import kinds
+from anatomy_export.commands.bench_measurement import bench_table, measure_and_write, measurement_options
 from anatomy_export.core.progress import Progress
 
 
@@ -18,7 +17,7 @@ from anatomy_export.core.progress import Progress
     option(
         "--removed",
         default="0,0.1,0.3,0.5,0.7",
-        type=REMOVED_SHARES,
+        type=kinds.REMOVED_SHARES,
         help="Shares of the neurons; the dense model is there in any case.",
     ),
 )
@@ -27,25 +26,29 @@ from anatomy_export.core.progress import Progress
     option(
         "--texts",
         default="reviews,imdb",
-        type=some_of("reviews", "imdb"),
+        type=kinds.some_of("reviews", "imdb"),
         help="reviews: the embedded sentences; imdb: IMDB from the hub, or the sentences joined up to IMDB's lengths.",
     ),
-    option("--examples", type=click.IntRange(min=1, max=2000), default=1000, help="Texts of each kind."),
-    option("--batch", type=FROM_1, default=32, help="Texts of a batch."),
-    option("--seq-len", "length", type=FROM_2, default=100, help="Tokens, padded."),
+    option("--examples", type=IntRange(min=1, max=2000), default=1000, help="Texts of each kind."),
+    option("--batch", type=kinds.FROM_1, default=32, help="Texts of a batch."),
+    option("--seq-len", "length", type=kinds.FROM_2, default=100, help="Tokens, padded."),
 )
 @measurement_options
-def paper(**options) -> None:
+def paper(**given) -> None:
     """The paper's job: 1,000 reviews in batches of 32 padded to 100 tokens; and how it should be run."""
     from anatomy_export.bench.paper import PaperRequest, run_paper
     from anatomy_export.bench.plots import paper_plot
     from anatomy_export.bench.tables import PAPER_HEADINGS, paper_markdown, paper_rows
     from anatomy_export.jobs.bench_bundles import make_bundle
 
-    documents = Documents(
-        paper_markdown,
-        paper_plot,
-        lambda body: [(texts, PAPER_HEADINGS, paper_rows(body, texts, intervals=False)) for texts in body["texts"]],
+    def tables(body: dict):
+        return [bench_table(PAPER_HEADINGS, paper_rows(body, texts, intervals=False), texts) for texts in body["texts"]]
+
+    measure_and_write(
+        given,
+        f"paper-{Path(given['model']).name}",
+        lambda settings: run_paper(PaperRequest(**settings), Progress(), make_bundle),
+        markdown=paper_markdown,
+        plot=paper_plot,
+        tables=tables,
     )
-    name = f"paper-{Path(options['model']).name}"
-    measure_and_write(options, name, lambda sent: run_paper(PaperRequest(**sent), Progress(), make_bundle), documents)

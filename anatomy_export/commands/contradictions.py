@@ -6,6 +6,11 @@ from cloup.constraints import Constraint, ConstraintViolated, IsSet, constraint
 from cloup.constraints.conditions import Predicate
 
 
+def given_options(ctx: click.Context, params) -> list[str]:
+    """Those of the parameters that stand on the command line, as a user writes them: --keep-ratio."""
+    return [param.opts[0] for param in params if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE]
+
+
 class Includes(Predicate):
     """Is `item` in the list that the parameter `name` holds?"""
 
@@ -19,11 +24,6 @@ class Includes(Predicate):
         return self.item in ctx.params[self.name]
 
 
-def given_options(ctx: click.Context, params) -> list[str]:
-    """Those of the parameters that stand on the command line, as a user writes them: --keep-ratio."""
-    return [param.opts[0] for param in params if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE]
-
-
 class Refused(Constraint):
     """Options that must not stand on the command line while `condition` holds.
 
@@ -34,7 +34,7 @@ class Refused(Constraint):
         self.condition, self.message = condition, message
 
     def help(self, ctx: click.Context) -> str:
-        return ""
+        return self.message
 
     def check_values(self, params, ctx: click.Context) -> None:
         given = given_options(ctx, params)
@@ -44,7 +44,7 @@ class Refused(Constraint):
 
 
 def refuse(condition: Predicate, names, message: str):
-    """Decorate a command with `Refused`."""
+    """Decorate a command: the parameters `names` are `Refused`."""
     return constraint(Refused(condition, message), names)
 
 

@@ -1,15 +1,13 @@
 """`anatomy doctor`: what this machine and installation really have."""
 
-import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
-import click
-from cloup import option
+from cloup import command, option
 
+from anatomy_export.commands import kinds, options
 from anatomy_export.commands.bench_measurement import PROVIDERS
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.options import json_option
-from anatomy_export.commands.parameter_types import some_of
+from anatomy_export.commands.terminal import print_answer
 from anatomy_export.core.progress import Progress
 
 
@@ -17,24 +15,18 @@ from anatomy_export.core.progress import Progress
 @option(
     "--require",
     default="",
-    type=some_of(*PROVIDERS, blank=True),
     show_default=False,
-    help=f"Comma-separated providers ({', '.join(PROVIDERS)}) that must start: else exit 3.",
+    type=kinds.some_of(*PROVIDERS, blank=True),
+    help="Comma-separated providers (cpu, cuda, tensorrt) that must start: else exit 3.",
 )
-@json_option
+@options.as_json
 def doctor(require: tuple[str, ...], as_json: bool) -> None:
     """Versions, CPU, execution providers that really start, and what the cache holds."""
-    from dataclasses import asdict
-
     from anatomy_export.jobs.doctor import diagnose, require_providers
 
     with Progress().stage("try each execution provider"):
         diagnosis = diagnose()
-    if as_json:
-        click.echo(json.dumps(asdict(diagnosis)))
-    else:
-        for name, value in _facts(diagnosis):
-            click.echo(f"{name:<20} {value}")
+    print_answer(as_json, asdict(diagnosis), (f"{name:<20} {value}" for name, value in _facts(diagnosis)))
     require_providers(diagnosis, list(require))
 
 

@@ -35,25 +35,20 @@ SETTINGS = cloup.Context.settings(help_option_names=["-h", "--help"], show_defau
 
 
 class _Guarded(click.Command):
-    """A command that is also a console script of its own, behind the boundary."""
-
-    def __init__(self, *args, **settings):
-        super().__init__(*args, **{"context_settings": SETTINGS, **settings})
-
     def main(self, *args, **kwargs):
         _guard(partial(super().main, *args, **{**kwargs, "standalone_mode": False}))
 
 
-class GuardedCommand(_Guarded, cloup.Command):
-    """A command with groups of options and constraints on them."""
+class ScriptCommand(_Guarded, cloup.Command):
+    """A command that is a console script of its own, behind the boundary."""
 
 
-class GuardedGroup(_Guarded, cloup.Group):
-    """A command with subcommands."""
+class ScriptGroup(_Guarded, cloup.Group):
+    """A command with subcommands that is a console script of its own, behind the boundary."""
 
 
-command = partial(cloup.command, cls=GuardedCommand)
-group = partial(cloup.group, cls=GuardedGroup)
+script = partial(cloup.command, cls=ScriptCommand, context_settings=SETTINGS)
+script_group = partial(cloup.group, cls=ScriptGroup, context_settings=SETTINGS)
 
 
 @contextmanager

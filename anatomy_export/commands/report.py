@@ -1,13 +1,9 @@
 """`anatomy report`: figures of results in one HTML file."""
 
-import json
+from cloup import argument, command, option
 
-import click
-from cloup import argument, option
-
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.options import json_option
-from anatomy_export.commands.parameter_types import PATH, some_of
+from anatomy_export.commands import kinds, options
+from anatomy_export.commands.terminal import print_answer
 from anatomy_export.core.progress import Progress
 
 EXAMPLES = """\b
@@ -19,26 +15,26 @@ Examples:
 
 
 @command("report", epilog=EXAMPLES)
-@argument("directories", metavar="DIR...", nargs=-1, required=True, type=PATH)
-@option("--output", required=True, type=PATH, help="The HTML file.")
-@option("--figures", type=PATH, help="Directory for every figure as files, for papers.")
-@option("--formats", default="png,svg", type=some_of("png", "svg"), help="Of --figures.")
+@argument("directories", metavar="DIR...", nargs=-1, required=True, type=kinds.PATH)
+@option("--output", required=True, type=kinds.PATH, help="The HTML file.")
+@option("--figures", type=kinds.PATH, help="Directory for every figure as files, for papers.")
+@option("--formats", default="png,svg", type=kinds.some_of("png", "svg"), help="Of --figures.")
 @option("--title", help="Default: the directories' names.")
 @option("--force", is_flag=True, help="Replace an earlier report and its figures.")
-@json_option
-def report(as_json: bool, **options) -> None:
+@options.as_json
+def report(as_json: bool, **given) -> None:
     """One HTML file with the figures of studies, scores, bundles, benchmarks and pareto runs.
 
     It opens offline and asks nothing of any server. Directories given together stand side by side.
     """
     from anatomy_export.jobs.report import ReportRequest, run_report
 
-    written = run_report(ReportRequest(**options), Progress())
-    if as_json:
-        click.echo(json.dumps(written))
-        return
-    for figure in written["figures"]:
-        number = f"figure {figure['number']}, " if figure["number"] else ""
-        click.echo(f"{number}{figure['title']} ({figure['source']})\n  {figure['summary']}")
+    written = run_report(ReportRequest(**given), Progress())
     more = f" and {written['figures_directory']}" if written["figures_directory"] else ""
-    click.echo(f"wrote {written['output']} ({written['size_bytes'] / 1e6:.1f} MB){more}")
+    end = f"wrote {written['output']} ({written['size_bytes'] / 1e6:.1f} MB){more}"
+    print_answer(as_json, written, (*map(_figure_lines, written["figures"]), end))
+
+
+def _figure_lines(figure: dict) -> str:
+    number = f"figure {figure['number']}, " if figure["number"] else ""
+    return f"{number}{figure['title']} ({figure['source']})\n  {figure['summary']}"

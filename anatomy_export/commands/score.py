@@ -1,21 +1,11 @@
 """`anatomy score`: the anatomy of a model."""
 
-import json
 from collections.abc import Iterator, Sequence
 
-import click
-from cloup import option, option_group
+from cloup import command, option, option_group
 
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.options import (
-    MODEL_NAMES,
-    force_option,
-    json_option,
-    max_length_option,
-    strong_threshold_option,
-)
-from anatomy_export.commands.parameter_types import PATH
-from anatomy_export.commands.terminal import print_table, quiet_libraries
+from anatomy_export.commands import kinds, options
+from anatomy_export.commands.terminal import Table, print_answer, quiet_libraries
 from anatomy_export.core.progress import Progress
 
 EXAMPLES = """\b
@@ -29,31 +19,28 @@ HEADINGS = ("layer", "similarity", "highest neuron", "strong", "of", "dangling",
 @command("score", epilog=EXAMPLES)
 @option_group(
     "Model and probes",
-    option("--model", required=True, help=MODEL_NAMES),
+    options.model("bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id."),
     option("--allow-random-head", is_flag=True, help="Score a checkpoint that has no classification head."),
     option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones."),
-    max_length_option,
-    strong_threshold_option("A neuron is strong where its similarity with any probe's target token is above."),
+    options.max_length,
+    options.strong_threshold("A neuron is strong where its similarity with any probe's target token is above."),
 )
 @option_group(
     "Output",
-    option("--output", required=True, type=PATH, help="Directory for anatomy.json and .npz."),
-    force_option,
-    json_option,
+    option("--output", required=True, type=kinds.PATH, help="Directory for anatomy.json and .npz."),
+    options.force,
+    options.as_json,
 )
-def score(as_json: bool, **options) -> None:
+def score(as_json: bool, **given) -> None:
     """The anatomy of a model: how its layers and neurons point towards the token that the classifier reads."""
     from anatomy_export.jobs.score import ScoreRequest, run_score
 
-    request = ScoreRequest(**options)
+    request = ScoreRequest(**given)
     quiet_libraries()
     body = run_score(request, Progress())
-    if as_json:
-        click.echo(json.dumps({**body, "output": str(request.output)}))
-        return
-    print_table(HEADINGS, _rows(body), title=f"anatomy of {body['model']}, mean of {len(body['probes'])} probes")
-    for line in (*_sentences(body), f"wrote {request.output}"):
-        click.echo(line)
+    table = Table(HEADINGS, _rows(body), title=f"anatomy of {body['model']}, mean of {len(body['probes'])} probes")
+    body_printed = {**body, "output": str(request.output)}
+    print_answer(as_json, body_printed, (table, *_sentences(body), f"wrote {request.output}"))
 
 
 def _rows(body: dict) -> Iterator[Sequence[str]]:

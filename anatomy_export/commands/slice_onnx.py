@@ -1,29 +1,14 @@
 """`anatomy slice-onnx`: cut an ONNX file that is there already, without torch."""
 
-import json
 from collections.abc import Iterator, Sequence
 
-import click
-from cloup import argument, option, option_group
-from cloup.constraints import Equal, IsSet, RequireExactly, constrained_params
+from click import Choice
+from cloup import argument, command, option, option_group
+from cloup.constraints import Equal, If, IsSet, RequireExactly, constrained_params, constraint, require_all
 
+from anatomy_export.commands import kinds, options
 from anatomy_export.commands.contradictions import refuse, refuse_beside, refuse_without
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.options import (
-    CRITERION_NAMES,
-    data_options,
-    eval_examples_option,
-    json_option,
-    pop_data,
-    pop_precision,
-    precision_options,
-    precision_rules,
-    seed_option,
-    strong_threshold_option,
-    together,
-)
-from anatomy_export.commands.parameter_types import FROM_1, FROM_2, PATH, SHARE, PlanFile
-from anatomy_export.commands.terminal import print_table
+from anatomy_export.commands.terminal import Table, print_answer
 from anatomy_export.core.progress import Progress
 
 EXAMPLES = """\b
@@ -40,83 +25,86 @@ OF_DATA = ("text_column", "label_column", "split_column", "eval_examples", "max_
 BY_ANATOMY = Equal("criterion", "anatomy")
 
 either_plan_or_ratio = RequireExactly(1).rephrased(error="Give either --plan or --keep-ratio.")
-rules = together(
+needs_output = If(~IsSet("dry_run"), require_all).rephrased(error="Missing option '-o' / '--output'.")
+rules = options.together(
     refuse_beside("plan", "already says which neurons stay", OF_RATIO),
     refuse_without("--criterion random", Equal("criterion", "random"), ["seed"]),
     refuse_without("--criterion anatomy", BY_ANATOMY, ("probes", "strong_threshold")),
-    precision_rules,
+    options.precision_rules,
     refuse(
         ~IsSet("data") & Equal("int8", "static"), ["int8"], "--int8 static takes its ranges from text: pass --data."
     ),
     refuse_without("--data", IsSet("data"), OF_DATA),
     refuse_without("--data or --criterion anatomy", IsSet("data") | BY_ANATOMY, ("tokenizer", "max_length")),
+    constraint(needs_output, ["output"]),
 )
 
 
 @command("slice-onnx", epilog=EXAMPLES)
-@argument("model", type=PATH)
+@argument("model", type=kinds.PATH)
 @option_group(
     "What to remove",
     constrained_params(
         either_plan_or_ratio,
         option(
-            "--plan", type=PlanFile(), help="A plan.json, or that of a bundle; a repair that it names lies beside it."
+            "--plan",
+            type=kinds.PlanFile(),
+            help="A plan.json, or that of a bundle; a repair that it names lies beside it.",
         ),
-        option("--keep-ratio", type=SHARE, help="Without a plan: share of the neurons that stays."),
+        option("--keep-ratio", type=kinds.SHARE, help="Without a plan: share of the neurons that stays."),
     ),
     option(
         "--criterion",
-        type=click.Choice(CRITERION_NAMES),
+        type=Choice(options.CRITERION_NAMES),
+        metavar="NAME",
         default="magnitude",
         help="Of --keep-ratio: magnitude, random, or anatomy (extra edge); the others need the torch model.",
     ),
-    option("--align", type=FROM_1, default=16, help="Of --keep-ratio: round widths up to a multiple."),
-    seed_option("Of --criterion random."),
+    option("--align", type=kinds.FROM_1, default=16, help="Of --keep-ratio: round widths up to a multiple."),
+    options.seed("Of --criterion random."),
     option(
         "--probes", help="Of --criterion anatomy: a text file, one a line. Default: ten reviews, or texts of --data."
     ),
-    strong_threshold_option("Of --criterion anatomy."),
+    options.strong_threshold("Of --criterion anatomy."),
     option("--allow-uncut", is_flag=True, help="Without a plan: cut the others where an FFN cannot be."),
 )
-@option_group("Precision", precision_options)
+@option_group("Precision", options.precision)
 @option_group(
     "Data",
-    data_options(),
-    option("--max-length", type=FROM_2, help="Tokens of a text that are read. Default: what the model takes."),
-    eval_examples_option,
+    options.data(),
+    option("--max-length", type=kinds.FROM_2, help="Tokens of a text that are read. Default: what the model takes."),
+    options.eval_examples,
     option(
         "--tokenizer",
-        type=PATH,
+        type=kinds.PATH,
         help="A tokenizer.json, for --data and --criterion anatomy. Default: beside MODEL, or above its onnx/.",
     ),
 )
 @option_group(
     "Output",
-    option("-o", "--output", type=PATH, help="The .onnx file to write."),
-    option("--save-plan", type=PATH, help="Write the plan of --keep-ratio too."),
+    option("-o", "--output", type=kinds.PATH, help="The .onnx file to write."),
+    option("--save-plan", type=kinds.PATH, help="Write the plan of --keep-ratio too."),
     option("--force", is_flag=True, help="Replace an earlier output."),
     option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing."),
-    json_option,
+    options.as_json,
 )
 @rules
-def slice_onnx(as_json: bool, **options) -> None:
+def slice_onnx(as_json: bool, **given) -> None:
     """Cut the FFNs of an ONNX file by a plan, whatever exported it. With --data, accuracy is measured before and
     after."""
-    if options["dry_run"]:
-        options.update(output=None, save_plan=None)
-    elif options["output"] is None:
-        raise click.UsageError("Missing option '-o' / '--output'.")
+    if given["dry_run"]:
+        given.update(output=None, save_plan=None)
     from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 
-    limits_drop = options["max_precision_drop"] is not None
-    request = SliceRequest(precision=pop_precision(options), limits_drop=limits_drop, data=pop_data(options), **options)
+    limits_drop = given["max_precision_drop"] is not None
+    request = SliceRequest(
+        precision=options.pop_precision(given), limits_drop=limits_drop, data=options.pop_data(given), **given
+    )
     result = run_slice(request, Progress())
-    if as_json:
-        click.echo(json.dumps(result.as_dict()))
-        return
     removed = sum(layer.width - layer.kept for layer in result.layers)
-    print_table(HEADINGS, _rows(result), title=f"{removed:,} FFN neurons removed", left=("found as",))
-    click.echo(f"wrote {result.output}" if result.output else "dry run: nothing was written")
+    table = Table(HEADINGS, _rows(result), title=f"{removed:,} FFN neurons removed", left=["found as"])
+    end = f"wrote {result.output}" if result.output else "dry run: nothing was written"
+    print_answer(as_json, result.as_dict(), (table, end))
 
 
 def _rows(result) -> Iterator[Sequence[str] | None]:

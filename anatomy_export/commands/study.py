@@ -1,26 +1,15 @@
 """`anatomy study`: the paper's experiment."""
 
-import json
 from collections.abc import Iterator, Sequence
 
-import click
-from cloup import option, option_group
+from click import Choice
+from cloup import command, option, option_group
 from cloup.constraints import IsSet
 
+from anatomy_export.commands import kinds, options
 from anatomy_export.commands.contradictions import refuse_without
-from anatomy_export.commands.guard import command, kept_in
-from anatomy_export.commands.options import (
-    bad_labels_option,
-    data_options,
-    eval_examples_option,
-    json_option,
-    max_length_option,
-    pop_data,
-    resumed_output_option,
-    strong_threshold_option,
-)
-from anatomy_export.commands.parameter_types import REMOVED_SHARES, SEEDS
-from anatomy_export.commands.terminal import print_table, quiet_libraries
+from anatomy_export.commands.guard import kept_in
+from anatomy_export.commands.terminal import Table, print_answer, quiet_libraries
 from anatomy_export.core.progress import Progress
 
 EXAMPLES = """\b
@@ -34,42 +23,41 @@ HEADINGS = ("setup", "removed", "accuracy, %", "agreement, %", "random, %", "× 
 @command("study", epilog=EXAMPLES)
 @option_group(
     "Model and data",
-    option("--model", required=True, help="bert, gpt2, a checkpoint directory, or a hub id."),
-    data_options(),
-    bad_labels_option,
-    max_length_option,
-    eval_examples_option,
+    options.model(),
+    options.data(),
+    options.bad_labels,
+    options.max_length,
+    options.eval_examples,
 )
 @option_group(
     "What to remove",
     option("--probes", help="Text file, one a line. Default: ten film reviews, or texts of --data for other classes."),
-    strong_threshold_option("Stronger neurons stay."),
+    options.strong_threshold("Stronger neurons stay."),
     option(
-        "--removed", default="0.1,0.3,0.5,0.7", type=REMOVED_SHARES, help="Shares of all neurons that go at random."
+        "--removed",
+        default="0.1,0.3,0.5,0.7",
+        type=kinds.REMOVED_SHARES,
+        help="Shares of all neurons that go at random.",
     ),
-    option("--seeds", default="0,1,2,3,4", type=SEEDS, help="Of random removal."),
+    option("--seeds", default="0,1,2,3,4", type=kinds.SEEDS, help="Of random removal."),
 )
 @option_group(
     "Latency",
     option("--latency", is_flag=True, help="Time the masked models too, in seconds for 1,000 examples."),
-    option("--backend", type=click.Choice(["torch", "ort"]), default="torch", help="What --latency times."),
+    option("--backend", type=Choice(["torch", "ort"]), default="torch", help="What --latency times."),
 )
-@option_group("Output", resumed_output_option, json_option)
+@option_group("Output", options.resumed_output, options.as_json)
 @refuse_without("--latency", IsSet("latency"), ["backend"])
-def study(as_json: bool, **options) -> None:
+def study(as_json: bool, **given) -> None:
     """The paper's experiment: each preset of the family against random removal, masked; accuracy and seconds."""
     from anatomy_export.jobs.study import StudyRequest, run_study
 
-    request = StudyRequest(data=pop_data(options), **options)
+    request = StudyRequest(data=options.pop_data(given), **given)
     quiet_libraries()
     with kept_in(request.output):
         body = run_study(request, Progress())
-    if as_json:
-        click.echo(json.dumps(body))
-        return
-    print_table(HEADINGS, _rows(body), title="masked, test split", left=("setup",))
-    click.echo(_dense_sentence(body["dense"]))
-    click.echo(f"wrote {request.output}")
+    table = Table(HEADINGS, _rows(body), title="masked, test split", left=["setup"])
+    print_answer(as_json, body, (table, _dense_sentence(body["dense"]), f"wrote {request.output}"))
 
 
 def _rows(body: dict) -> Iterator[Sequence[str]]:

@@ -1,24 +1,20 @@
 """`anatomy verify`: is a bundle right where it is to run?"""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
-from cloup import argument
+from cloup import argument, command
 
-from anatomy_export.commands.guard import command
-from anatomy_export.commands.options import json_option
-from anatomy_export.commands.parameter_types import PATH
-from anatomy_export.commands.terminal import print_table
+from anatomy_export.commands import kinds, options
+from anatomy_export.commands.terminal import Table, print_answer
 from anatomy_export.core.progress import Progress
 
 HEADINGS = ("check", "", "found")
 
 
 @command("verify")
-@argument("directory", type=PATH)
-@json_option
+@argument("directory", type=kinds.PATH)
+@options.as_json
 def verify(directory: Path, as_json: bool) -> None:
     """Check a bundle where it is to run: its files, plan, tokenizer and reference texts; and time it there.
 
@@ -27,12 +23,10 @@ def verify(directory: Path, as_json: bool) -> None:
     from anatomy_export.bundle.verify import verify_bundle
 
     report = verify_bundle(directory, Progress())
-    if as_json:
-        click.echo(json.dumps(report.as_dict()))
-    elif len(report.checks) > 1:
-        title = f"{report.bundle}: {report.mode}, {report.precision}"
-        print_table(HEADINGS, _rows(report), title=title, left=HEADINGS)
-        click.echo(f"ONNX Runtime {report.onnxruntime}, {report.cpu}")
+    title = f"{report.bundle}: {report.mode}, {report.precision}"
+    table = Table(HEADINGS, _rows(report), title=title, left=HEADINGS)
+    parts = (table, f"ONNX Runtime {report.onnxruntime}, {report.cpu}") if len(report.checks) > 1 else ()
+    print_answer(as_json, report.as_dict(), parts)
     report.raise_for_failures()
 
 

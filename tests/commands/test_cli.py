@@ -13,7 +13,8 @@ import anatomy_export
 from anatomy_export.cli import export
 from anatomy_export.core.files import sha256_file
 from anatomy_export.data.loading import load_dataset
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.plans.plan import identity_plan, read_plan
 
 
 def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_file, tmp_path):
@@ -78,6 +79,21 @@ def test_plan_show(bert_directory, tmp_path):
     assert shown.exit_code == 0
     assert "criterion anatomy" in shown.stdout
     assert json.loads(run("plan", "show", tmp_path / "p" / "plan.json", "--json").stdout)["format_version"] == 1
+
+
+def test_a_directory_is_the_plan_in_it(bert_directory, tmp_path):
+    widths = [24, 24, 24]
+    plan = identity_plan(model_fingerprint(tiny_checkpoint("bert").model), widths)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "plan.json").write_text(plan.to_json())
+    assert run("plan", "show", tmp_path / "bundle", "--json").stdout == plan.to_json()
+    arguments = ["export", "--model", bert_directory, "--output", tmp_path / "o", "--plan"]
+    assert run(*arguments, tmp_path / "bundle").exit_code == 0
+    assert read_plan(tmp_path / "o" / "plan.json") == plan
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for command in (["plan", "show"], [*arguments[:-2], tmp_path / "x", "--plan"]):
+        refused(run(*command, empty), tmp_path / "x", 1, f"plan {empty / 'plan.json'}: No such file or directory")
 
 
 def test_finetune_gives_a_headless_model_a_head(bert_directory, data_file, tmp_path):

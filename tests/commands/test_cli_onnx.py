@@ -34,6 +34,12 @@ def test_table_and_json(files):
     assert (files / "a.onnx").read_bytes() == (files / "b.onnx").read_bytes()
 
 
+def test_a_directory_is_the_plan_in_it(files):
+    result = run("slice-onnx", files / "m.onnx", "--plan", files, "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["neurons"] == {"dense": 20, "pruned": 8}
+
+
 def test_dry_run_writes_nothing(files):
     before = sorted(files.iterdir())
     arguments = ("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "--dry-run")

@@ -1,4 +1,4 @@
-"""Types of options: what is not of its type is wrong usage, said in one line."""
+"""Kinds of values that options take: what is of another kind is wrong usage, said in one line."""
 
 import math
 from collections.abc import Callable
@@ -25,10 +25,6 @@ class Number(click.types.FloatParamType):
         return number if self.fits(number) else self.fail(f"{number} is not {self.expected}", param, ctx)
 
 
-FINITE = Number(math.isfinite, "a finite number")
-SHARE = Number(lambda number: 0 < number <= 1, "more than 0 and at most 1")
-
-
 class CommaSeparated(click.ParamType):
     """A comma-separated list, repetitions left out, as a tuple in the order given, or sorted.
 
@@ -52,22 +48,10 @@ class CommaSeparated(click.ParamType):
             items = tuple(dict.fromkeys(self.item(part.strip()) for part in value.split(",") if part.strip()))
         except ValueError:
             items = ()
-        empty = not items and not (self.blank and not value.strip())
-        if empty or not all(map(self.fits, items)):
+        blank = self.blank and not value.strip()
+        if not (items or blank) or not all(map(self.fits, items)):
             self.fail(f"'{value}' is not a comma-separated list {self.expected}", param, ctx)
         return tuple(sorted(items)) if self.sort else items
-
-
-LAYERS = CommaSeparated(int, lambda number: True, "of whole numbers", sort=True, blank=True)
-SEEDS = CommaSeparated(int, lambda number: number >= 0, "of whole numbers from 0", sort=True)
-COUNTS = CommaSeparated(int, lambda number: number >= 1, "of whole numbers above 0", sort=True)
-SHARES = CommaSeparated(float, lambda number: 0 < number <= 1, "of numbers above 0 and at most 1")
-REMOVED_SHARES = CommaSeparated(float, lambda number: 0 <= number < 1, "of numbers from 0 to below 1")
-
-
-def some_of(*choices: str, blank: bool = False) -> CommaSeparated:
-    """A comma-separated list out of `choices`."""
-    return CommaSeparated(str, choices.__contains__, f"out of {', '.join(choices)}", blank=blank)
 
 
 class Multiple(click.ParamType):
@@ -84,9 +68,20 @@ class Multiple(click.ParamType):
 class PlanFile(click.Path):
     """A plan.json; of a directory, as a bundle is, the plan.json in it."""
 
-    def __init__(self, *, exists: bool = False):
-        super().__init__(exists=exists, path_type=Path)
-
-    def convert(self, value, param, ctx):
+    def convert(self, value, param, ctx) -> Path:
         path = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
         return path / "plan.json" if path.is_dir() else path
+
+
+def some_of(*choices: str, blank: bool = False) -> CommaSeparated:
+    """A comma-separated list out of `choices`."""
+    return CommaSeparated(str, choices.__contains__, f"out of {', '.join(choices)}", blank=blank)
+
+
+FINITE = Number(math.isfinite, "a finite number")
+SHARE = Number(lambda number: 0 < number <= 1, "more than 0 and at most 1")
+SHARES = CommaSeparated(float, lambda number: 0 < number <= 1, "of numbers above 0 and at most 1")
+REMOVED_SHARES = CommaSeparated(float, lambda number: 0 <= number < 1, "of numbers from 0 to below 1")
+COUNTS = CommaSeparated(int, lambda number: number >= 1, "of whole numbers above 0", sort=True)
+SEEDS = CommaSeparated(int, lambda number: number >= 0, "of whole numbers from 0", sort=True)
+LAYERS = CommaSeparated(int, lambda number: True, "of whole numbers", sort=True, blank=True)
