@@ -119,7 +119,7 @@ def slice_neurons(model, plan: "PrunePlan"):
 
     >>> half = plan(model, score(model, tokenizer, strong_threshold=0.9), keep_ratio=0.5)
     >>> sliced = slice_neurons(model, half)
-    >>> before, after = (sum(one.numel() for one in each.parameters()) for each in (model, sliced))
+    >>> before, after = (sum(weights.numel() for weights in each.parameters()) for each in (model, sliced))
     >>> (before - after) // half.removed  # a neuron: its row of W1 and of W2, 16 each, and its bias
     33
 

@@ -31,7 +31,13 @@ measurement_options = options.together(
         list_option("--backend", "engines", "torch,ort", ENGINES),
         option("--provider", type=click.Choice(PROVIDERS), default="cpu", help="Also picks torch's device."),
         list_option("--variant", "modes", ",".join(MODES), MODES),
-        option("--threads", type=kinds.FROM_1, default=usable_cores, show_default="all cores", help="Of an engine."),
+        option(
+            "--threads",
+            type=kinds.FROM_1,
+            default=usable_cores,
+            show_default=False,
+            help="Default: all physical cores.",
+        ),
         option("--timeout", "timeout_s", type=kinds.ABOVE_0, default=600, help="Seconds for one call."),
     ),
     option_group(

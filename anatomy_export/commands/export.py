@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from click import Choice, FloatRange
 from cloup import option, option_group
-from cloup.constraints import Equal, IsSet, mutually_exclusive
+from cloup.constraints import Equal, IsSet
 
 from anatomy_export.commands import kinds, options
 from anatomy_export.commands.contradictions import refuse, refuse_beside, refuse_without
@@ -32,21 +32,16 @@ CHOOSING = (*BUDGETS, "batch", "seq_len", *PAPERS_OWN, *RANKING)
 OF_DATA = ("text_column", "label_column", "split_column", "allow_bad_labels", "unlabelled")
 OF_LABELS = ("label_column", "split_column", "eval_examples", "allow_bad_labels", "max_precision_drop")
 
-OTHER_RULE = IsSet("criterion") & ~Equal("criterion", "anatomy") & ~Equal("criterion", "anatomy-activation")
-DEFAULT_GRAPH = Equal("fuse", "ort") & Equal("exporter", "dynamo")
+NOT_THE_PAPERS = IsSet("criterion") & ~Equal("criterion", "anatomy") & ~Equal("criterion", "anatomy-activation")
+ANOTHER_GRAPH = ~Equal("fuse", "ort") | ~Equal("exporter", "dynamo")
 
-
-def _two_modes(violation) -> str:
-    first, second, *_ = (param.opts[0] for param in violation.params if violation.ctx.params[param.name])
-    return f"{first} cannot stand beside {second}."
-
-
-one_mode = mutually_exclusive.rephrased(error=_two_modes)
 rules = options.together(
+    refuse(IsSet("dense"), ("slice", "mask"), "{first} cannot stand beside --dense."),
+    refuse(IsSet("mask"), ["slice"], "{first} cannot stand beside --mask."),
     refuse_beside("dense", "prunes nothing", ("plan", *CHOOSING)),
     refuse_beside("plan", "already says which neurons stay", CHOOSING),
     refuse(
-        OTHER_RULE,
+        NOT_THE_PAPERS,
         (*PAPERS_OWN, *OF_ANATOMY),
         "--criterion {criterion} is not the paper's rule, so {first} cannot stand beside it.",
     ),
@@ -56,7 +51,7 @@ rules = options.together(
     refuse(~Equal("precision", "fp32"), ["target_speedup"], "{first} is timed in fp32: leave --precision out."),
     refuse_beside("mask", "is as slow as the dense model", ["target_speedup"]),
     refuse(
-        ~DEFAULT_GRAPH,
+        ANOTHER_GRAPH,
         ["target_speedup"],
         "{first} is timed on the default graph: leave --fuse and --exporter out.",
     ),
@@ -69,7 +64,7 @@ rules = options.together(
 @script("export", epilog=EXAMPLES)
 @option_group(
     "Model and data",
-    options.model("bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id."),
+    option("--model", required=True, help="bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id."),
     option("--allow-random-head", is_flag=True, help="Export a checkpoint that has no classification head."),
     options.data(),
     options.bad_labels,
@@ -84,11 +79,10 @@ rules = options.together(
     ),
 )
 @option_group(
-    "What becomes of pruned neurons",
+    "What becomes of pruned neurons, one at most",
     option("--slice", is_flag=True, help="Cut them out (default)."),
     option("--mask", is_flag=True, help="Zero them, full size, as the paper did."),
     option("--dense", is_flag=True, help="Prune nothing."),
-    constraint=one_mode,
 )
 @option_group(
     "What to remove",
@@ -113,7 +107,7 @@ rules = options.together(
         type=kinds.Multiple(),
         help="Round widths up to a multiple. Default: auto (16 on a CPU, 64 with CUDA); 1 by the paper's rule.",
     ),
-    options.seed("Of calibration and of the random criterion."),
+    option("--seed", type=kinds.FROM_0, default=0, help="Of calibration and of the random criterion."),
     option("--plan", type=kinds.PlanFile(), help="Replay a plan.json, or that of a bundle."),
 )
 @option_group(

@@ -10,7 +10,7 @@ from anatomy_export.core.progress import Progress
 @command("finetune")
 @option_group(
     "Model and data",
-    options.model("A checkpoint directory or hub id."),
+    option("--model", required=True, help="A checkpoint directory or hub id."),
     options.data(required=True),
     options.max_length,
 )
@@ -19,7 +19,7 @@ from anatomy_export.core.progress import Progress
     option("--epochs", type=kinds.ABOVE_0, default=2.0, help="Passes over the train texts."),
     option("--learning-rate", type=kinds.ABOVE_0, default=5e-5, help="The highest; it falls to 0."),
     option("--batch-size", type=kinds.FROM_1, default=8, help="Texts of a step."),
-    options.seed("Of the order of texts and of a new head."),
+    option("--seed", type=kinds.FROM_0, default=0, help="Of the order of texts and of a new head."),
 )
 @option_group(
     "Output",

@@ -11,9 +11,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 TARGET_CPUS = ("portable", "native")
 REPAIRS = ("none", "bias", "least-squares", "auto")
 ALLOCATIONS = ("uniform", "global", "sensitivity")
-OF_SIMILARITY = ("anatomy", "anatomy-activation")
+OF_ANATOMY = ("anatomy", "anatomy-activation")
 OF_STATISTICS = ("random", "magnitude", "activation", "fluctuation", "fisher", "obs", "obs-greedy", "obs-gradient")
-CRITERION_NAMES = (*OF_SIMILARITY, *OF_STATISTICS)
+CRITERION_NAMES = (*OF_ANATOMY, *OF_STATISTICS)
 
 
 def together(*decorators):
@@ -41,16 +41,6 @@ bad_labels = option(
     is_flag=True,
     help="Go on where the dense model is right no more often than by naming one class.",
 )
-
-
-def model(help: str = "bert, gpt2, a checkpoint directory, or a hub id."):
-    """The model that a command works on."""
-    return option("--model", required=True, help=help)
-
-
-def seed(help: str):
-    """A seed, 0 by default."""
-    return option("--seed", type=kinds.FROM_0, default=0, help=help)
 
 
 def strong_threshold(help: str):

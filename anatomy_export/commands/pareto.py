@@ -20,7 +20,7 @@ HEADINGS = ("way", "removed, %", "× dense", "validation, %", "test, %", "agreem
 @command("pareto", epilog=EXAMPLES)
 @option_group(
     "Model and data",
-    options.model(),
+    option("--model", required=True, help="bert, gpt2, a checkpoint directory, or a hub id."),
     options.data(),
     options.bad_labels,
     options.max_length,
@@ -50,7 +50,7 @@ HEADINGS = ("way", "removed, %", "× dense", "validation, %", "test, %", "agreem
     option(
         "--removed", default="0.3,0.5,0.7,0.85,0.95", type=kinds.REMOVED_SHARES, help="Shares of the neurons that go."
     ),
-    options.seed("Of calibration and of the random criterion."),
+    option("--seed", type=kinds.FROM_0, default=0, help="Of calibration and of the random criterion."),
 )
 @option_group(
     "Latency",

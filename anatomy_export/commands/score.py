@@ -19,7 +19,7 @@ HEADINGS = ("layer", "similarity", "highest neuron", "strong", "of", "dangling",
 @command("score", epilog=EXAMPLES)
 @option_group(
     "Model and probes",
-    options.model("bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id."),
+    option("--model", required=True, help="bert, gpt2, bert-base, gpt2-base, a checkpoint directory, or a hub id."),
     option("--allow-random-head", is_flag=True, help="Score a checkpoint that has no classification head."),
     option("--probes", help="Text file, one probe sentence a line. Default: ten built-in ones."),
     options.max_length,

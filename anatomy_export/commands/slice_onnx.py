@@ -61,7 +61,7 @@ rules = options.together(
         help="Of --keep-ratio: magnitude, random, or anatomy (extra edge); the others need the torch model.",
     ),
     option("--align", type=kinds.FROM_1, default=16, help="Of --keep-ratio: round widths up to a multiple."),
-    options.seed("Of --criterion random."),
+    option("--seed", type=kinds.FROM_0, default=0, help="Of --criterion random."),
     option(
         "--probes", help="Of --criterion anatomy: a text file, one a line. Default: ten reviews, or texts of --data."
     ),

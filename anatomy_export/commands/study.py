@@ -23,7 +23,7 @@ HEADINGS = ("setup", "removed", "accuracy, %", "agreement, %", "random, %", "× 
 @command("study", epilog=EXAMPLES)
 @option_group(
     "Model and data",
-    options.model(),
+    option("--model", required=True, help="bert, gpt2, a checkpoint directory, or a hub id."),
     options.data(),
     options.bad_labels,
     options.max_length,

@@ -39,7 +39,7 @@ def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_fil
     assert anatomy_export.load(output).model.config.anatomy_ffn_widths == [12, 12, 12]
     scored = run("score", "--model", output, "--output", tmp_path / "anatomy")
     assert scored.exit_code == 0, scored.stderr
-    check = [sys.executable, Path(__file__).with_name("check_outside.py"), output]
+    check = [sys.executable, Path(__file__).parents[1] / "check_outside.py", output]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -9,8 +9,11 @@ import pytest
 from click.testing import CliRunner
 from conftest import run
 
+from anatomy_export.bench.stats import MAX_LAUNCHES
 from anatomy_export.cli import main
+from anatomy_export.commands import bench, export
 from anatomy_export.core.platform import usable_cores
+from anatomy_export.planning import options as planning
 
 OLD = json.loads((Path(__file__).parents[1] / "fixtures" / "v0.1" / "commands.json").read_text())
 NOTHING = "Sentinel.UNSET"  # how the file writes that an option has no default
@@ -25,6 +28,11 @@ def tree(command: click.Command, path: str) -> dict[str, click.Command]:
 
 
 COMMANDS = tree(main, "anatomy")
+
+
+def test_names_are_those_that_the_jobs_know():
+    assert export.BUDGETS == planning.BUDGETS and bench.MAX_LAUNCHES == MAX_LAUNCHES
+    assert (export.PAPERS_OWN, export.OF_ANATOMY) == (planning.PAPERS_OWN, planning.OF_ANATOMY)
 
 
 def test_no_command_is_gone():
