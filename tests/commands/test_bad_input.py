@@ -283,21 +283,21 @@ def test_a_signal_inside_a_finalizer_is_not_lost(monkeypatch, number, kind):
         def __del__(self):
             signal.raise_signal(number)
 
-    before = {one: signal.signal(one, _on_signal) for one in (number, signal.SIGALRM)}
+    before = {caught: signal.signal(caught, _on_signal) for caught in (number, signal.SIGALRM)}
     try:
         with pytest.raises(kind):
             del [Signals()][0]
             time.sleep(5)
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, Interrupted)])
 def test_a_signal_inside_a_weak_references_callback_is_not_lost(monkeypatch, number, kind):
     """Python ignores what a callback of any name raises: what it would report is where the signal comes again."""
     monkeypatch.setattr(sys, "unraisablehook", _on_ignored)
-    before = {one: signal.signal(one, _on_signal) for one in (number, signal.SIGALRM)}
+    before = {caught: signal.signal(caught, _on_signal) for caught in (number, signal.SIGALRM)}
 
     class Watched:
         pass
@@ -310,8 +310,8 @@ def test_a_signal_inside_a_weak_references_callback_is_not_lost(monkeypatch, num
             time.sleep(5)
         assert watching() is None
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_the_traceback(bert_directory, tmp_path, monkeypatch):

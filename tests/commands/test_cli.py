@@ -51,8 +51,8 @@ def test_replayed_plan_masked_equals_sliced(bert_directory, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "m" / "plan.json").read_text() == (tmp_path / "s" / "plan.json").read_text()
     sliced, masked = (json.loads((tmp_path / name / "bundle.json").read_text()) for name in "sm")
-    for one, other in zip(sliced["references"], masked["references"], strict=True):
-        assert one["logits"] == pytest.approx(other["logits"], abs=1e-4)
+    for reference, replayed in zip(sliced["references"], masked["references"], strict=True):
+        assert reference["logits"] == pytest.approx(replayed["logits"], abs=1e-4)
     assert masked["result"]["size_bytes"]["pruned"] > sliced["result"]["size_bytes"]["pruned"]
 
 
@@ -172,17 +172,20 @@ def test_provenance_says_what_was_evaluated(bert_directory, data_file, tmp_path)
         "--output", output,
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    found = json.loads((output / "bundle.json").read_text())["provenance"]
-    assert found["data"] == {"name": "data.csv", "sha256": load_dataset(str(data_file)).fingerprint}
-    assert found["test_texts_evaluated"] == 5
-    assert found["calibration_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
-    assert found["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
-    assert found["data"]["sha256"] in (output / "README.md").read_text()
-    assert found["plan"]["align"] in (16, 64)
+    provenance = json.loads((output / "bundle.json").read_text())["provenance"]
+    assert provenance["data"] == {"name": "data.csv", "sha256": load_dataset(str(data_file)).fingerprint}
+    assert provenance["test_texts_evaluated"] == 5
+    assert provenance["calibration_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
+    assert provenance["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
+    assert provenance["data"]["sha256"] in (output / "README.md").read_text()
+    assert provenance["plan"]["align"] in (16, 64)
     assert all(len(layer.keep) in (16, 24) for layer in read_plan(output / "plan.json").layers)
     comparisons = json.loads((output / "verify.json").read_text())["comparisons"]
-    assert sum(one["shape"][0] for one in comparisons if one["name"] == "torch masked vs onnx") == 30 + 2 + 12
-    assert {one["name"] for one in comparisons} >= {"torch dense vs dense onnx", "torch masked vs reloaded"}
+    assert sum(made["shape"][0] for made in comparisons if made["name"] == "torch masked vs onnx") == 30 + 2 + 12
+    assert {comparison["name"] for comparison in comparisons} >= {
+        "torch dense vs dense onnx",
+        "torch masked vs reloaded",
+    }
 
 
 def test_a_short_max_length_takes_the_built_in_probes(bert_directory, tmp_path):
