@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from anatomy_export.core.errors import AnatomyError, VerifyError
-from anatomy_export.core.version import __version__
 
 if TYPE_CHECKING:
     from anatomy_export.paper.anatomy import Anatomy
@@ -15,6 +14,15 @@ if TYPE_CHECKING:
 
 
 __all__ = ["AnatomyError", "VerifyError", "__version__", "load", "plan", "score", "slice_neurons"]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up among the installed packages when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from anatomy_export.core.version import __version__
+
+    return __version__
 
 
 def load(directory, *, allow_random_head: bool = False):
@@ -109,7 +117,7 @@ def slice_neurons(model, plan: "PrunePlan"):
 
     >>> half = plan(model, score(model, tokenizer, strong_threshold=0.9), keep_ratio=0.5)
     >>> sliced = slice_neurons(model, half)
-    >>> before, after = (sum(one.numel() for one in each.parameters()) for each in (model, sliced))
+    >>> before, after = (sum(weights.numel() for weights in each.parameters()) for each in (model, sliced))
     >>> (before - after) // half.removed  # a neuron: its row of W1 and of W2, 16 each, and its bias
     33
 

@@ -14,7 +14,7 @@ from cells import load
 from study_tables import presets
 from summarize import NOISE_Z, paired, write_json
 
-from anatomy_export.commands.common import quiet_libraries
+from anatomy_export.commands.terminal import quiet_libraries
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Examples, movie_reviews
 from anatomy_export.data.probes import BUILT_IN_PROBES

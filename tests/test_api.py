@@ -31,12 +31,12 @@ def test_docstring_examples(name):
 def test_score_is_that_of_the_command_and_leaves_the_mode(family_name):
     checkpoint = tiny_checkpoint(family_name)
     checkpoint.model.train()
-    found = anatomy_export.score(checkpoint.model, checkpoint.tokenizer, ["the film is good"], max_length=64)
+    anatomy = anatomy_export.score(checkpoint.model, checkpoint.tokenizer, ["the film is good"], max_length=64)
     assert checkpoint.model.training
     checkpoint.model.eval()
     expected = score_anatomy(checkpoint, ["the film is good"], max_length=64)
-    np.testing.assert_array_equal(found.layer_similarity, expected.layer_similarity)
-    plan = anatomy_export.plan(checkpoint.model, found, keep_ratio=0.5, align=8)
+    np.testing.assert_array_equal(anatomy.layer_similarity, expected.layer_similarity)
+    plan = anatomy_export.plan(checkpoint.model, anatomy, keep_ratio=0.5, align=8)
     assert plan.kept_widths == [16, 16, 16]
     inputs = checkpoint.tokenizer("a bad plot", return_tensors="pt")
     sliced = anatomy_export.slice_neurons(checkpoint.model, plan)
@@ -46,9 +46,9 @@ def test_score_is_that_of_the_command_and_leaves_the_mode(family_name):
 def test_a_tokenizer_that_gives_more_than_the_model_takes():
     checkpoint, other = tiny_checkpoint("gpt2"), tiny_checkpoint("bert")
     assert "token_type_ids" in other.tokenizer("a")
-    found = anatomy_export.score(checkpoint.model, other.tokenizer, ["the film"], max_length=64)
+    anatomy = anatomy_export.score(checkpoint.model, other.tokenizer, ["the film"], max_length=64)
     expected = anatomy_export.score(checkpoint.model, checkpoint.tokenizer, ["the film"], max_length=64)
-    np.testing.assert_array_equal(found.layer_similarity, expected.layer_similarity)
+    np.testing.assert_array_equal(anatomy.layer_similarity, expected.layer_similarity)
 
 
 def test_what_the_functions_refuse():
@@ -75,8 +75,8 @@ def test_importing_the_package_imports_no_torch():
 
 
 def test_the_tour_runs(tmp_path, monkeypatch):
-    cells = [one for one in json.loads(TOUR.read_text())["cells"] if one["cell_type"] == "code"]
-    assert len(cells) > 5 and not any(one["outputs"] for one in cells), "what it prints is not stored"
+    cells = [cell for cell in json.loads(TOUR.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5 and not any(cell["outputs"] for cell in cells), "what it prints is not stored"
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for number, cell in enumerate(cells):

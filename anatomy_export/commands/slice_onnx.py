@@ -1,28 +1,17 @@
-"""The commands that work on an existing ONNX file, without torch: parse, call one function, print."""
+"""`anatomy slice-onnx`: cut an ONNX file that is there already, without torch."""
 
-import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import click
-from rich.table import Table
+from click import Choice
+from cloup import argument, command, option, option_group
+from cloup.constraints import Equal, If, IsSet, RequireExactly, constrained_params, constraint, require_all
 
-from anatomy_export.commands.common import (
-    CRITERION_NAMES,
-    AnatomyCommand,
-    data_options,
-    finite,
-    print_table,
-    refuse_alone,
-    refuse_together,
-    share,
-)
-from anatomy_export.commands.precision_options import precision_of, precision_options, refuse_precision_alone
+from anatomy_export.commands import kinds, options
+from anatomy_export.commands.contradictions import refuse, refuse_beside, refuse_without
+from anatomy_export.commands.terminal import Table, print_answer
 from anatomy_export.core.progress import Progress
 
-OF_ANATOMY = ("probes", "strong_threshold")
-OF_DATA = ("data", "text_column", "label_column", "split_column", "max_length", "eval_examples")
-_SLICE_EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   anatomy slice-onnx model.onnx --plan exports/bert-slice/plan.json -o sliced.onnx
   anatomy slice-onnx model.onnx --plan plan.json --dry-run
@@ -30,106 +19,107 @@ Examples:
   anatomy slice-onnx model.onnx --plan plan.json --precision int8 --data reviews.csv -o sliced-int8.onnx
   anatomy slice-onnx model.onnx --keep-ratio 0.5 --criterion anatomy --tokenizer tokenizer.json -o sliced.onnx
 """
+HEADINGS = ("layer", "width", "kept", "found as")
+OF_RATIO = ("criterion", "align", "seed", "probes", "strong_threshold", "save_plan", "allow_uncut")
+OF_DATA = ("text_column", "label_column", "split_column", "eval_examples", "max_precision_drop")
+BY_ANATOMY = Equal("criterion", "anatomy")
+
+either_plan_or_ratio = RequireExactly(1).rephrased(error="Give either --plan or --keep-ratio.")
+needs_output = If(~IsSet("dry_run"), require_all).rephrased(error="Missing option '-o' / '--output'.")
+rules = options.together(
+    refuse_beside("plan", "already says which neurons stay", OF_RATIO),
+    refuse_without("--criterion random", Equal("criterion", "random"), ["seed"]),
+    refuse_without("--criterion anatomy", BY_ANATOMY, ("probes", "strong_threshold")),
+    options.precision_rules,
+    refuse(
+        ~IsSet("data") & Equal("int8", "static"), ["int8"], "--int8 static takes its ranges from text: pass --data."
+    ),
+    refuse_without("--data", IsSet("data"), OF_DATA),
+    refuse_without("--data or --criterion anatomy", IsSet("data") | BY_ANATOMY, ("tokenizer", "max_length")),
+    constraint(needs_output, ["output"]),
+)
 
 
-@click.command("slice-onnx", cls=AnatomyCommand, epilog=_SLICE_EPILOG)
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--plan", type=click.Path(path_type=Path), help="A plan.json; a repair that it names lies beside it.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .onnx file to write.")
-@click.option("--keep-ratio", type=float, callback=share, help="Without a plan: share of the neurons that stays.")
-@click.option(
-    "--criterion",
-    type=click.Choice(CRITERION_NAMES),
-    default="magnitude",
-    show_default=True,
-    help="Of --keep-ratio: magnitude, random, or anatomy (extra edge); the others need the torch model.",
+@command("slice-onnx", epilog=EXAMPLES)
+@argument("model", type=kinds.PATH)
+@option_group(
+    "What to remove",
+    constrained_params(
+        either_plan_or_ratio,
+        option(
+            "--plan",
+            type=kinds.PlanFile(),
+            help="A plan.json, or that of a bundle; a repair that it names lies beside it.",
+        ),
+        option("--keep-ratio", type=kinds.SHARE, help="Without a plan: share of the neurons that stays."),
+    ),
+    option(
+        "--criterion",
+        type=Choice(options.CRITERION_NAMES),
+        metavar="NAME",
+        default="magnitude",
+        help="Of --keep-ratio: magnitude, random, or anatomy (extra edge); the others need the torch model.",
+    ),
+    option("--align", type=kinds.FROM_1, default=16, help="Of --keep-ratio: round widths up to a multiple."),
+    option("--seed", type=kinds.FROM_0, default=0, help="Of --criterion random."),
+    option(
+        "--probes", help="Of --criterion anatomy: a text file, one a line. Default: ten reviews, or texts of --data."
+    ),
+    options.strong_threshold("Of --criterion anatomy."),
+    option("--allow-uncut", is_flag=True, help="Without a plan: cut the others where an FFN cannot be."),
 )
-@click.option("--align", type=click.IntRange(min=1), default=16, show_default=True, help="Of --keep-ratio.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --criterion random.")
-@click.option(
-    "--tokenizer",
-    type=click.Path(path_type=Path),
-    help="A tokenizer.json, for --data and --criterion anatomy. [default: beside MODEL, or above its onnx/]",
+@option_group("Precision", options.precision)
+@option_group(
+    "Data",
+    options.data(),
+    option("--max-length", type=kinds.FROM_2, help="Tokens of a text that are read. Default: what the model takes."),
+    options.eval_examples,
+    option(
+        "--tokenizer",
+        type=kinds.PATH,
+        help="A tokenizer.json, for --data and --criterion anatomy. Default: beside MODEL, or above its onnx/.",
+    ),
 )
-@click.option(
-    "--probes",
-    help="Of --criterion anatomy: a text file, one a line. [default: ten reviews, or texts of --data]",
+@option_group(
+    "Output",
+    option("-o", "--output", type=kinds.PATH, help="The .onnx file to write."),
+    option("--save-plan", type=kinds.PATH, help="Write the plan of --keep-ratio too."),
+    option("--force", is_flag=True, help="Replace an earlier output."),
+    option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing."),
+    options.as_json,
 )
-@click.option(
-    "--strong-threshold", type=float, callback=finite, default=0.35, show_default=True, help="Of --criterion anatomy."
-)
-@precision_options
-@data_options
-@click.option(
-    "--max-length", type=click.IntRange(min=2), help="Tokens of a text that are read. Default: what the model takes."
-)
-@click.option("--eval-examples", type=click.IntRange(min=1), help="Of --data: test examples. Default: all.")
-@click.option("--allow-uncut", is_flag=True, help="Without a plan: cut the others where an FFN cannot be.")
-@click.option("--save-plan", type=click.Path(path_type=Path), help="Write the plan of --keep-ratio too.")
-@click.option("--force", is_flag=True, help="Replace an earlier output.")
-@click.option("--dry-run", is_flag=True, help="Find the FFNs and check the plan; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-def slice_onnx(**options) -> None:
+@rules
+def slice_onnx(as_json: bool, **given) -> None:
     """Cut the FFNs of an ONNX file by a plan, whatever exported it. With --data, accuracy is measured before and
     after."""
-    _refuse_contradictions(options)
+    if given["dry_run"]:
+        given.update(output=None, save_plan=None)
     from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-    from anatomy_export.jobs.source_data import DataOptions
 
-    taken: dict[str, Any] = {"precision": precision_of(options)}
-    taken["limits_drop"] = options["max_precision_drop"] is not None
-    taken["data"] = DataOptions(**{name: options[name] for name in OF_DATA})
-    names = SliceRequest.__dataclass_fields__.keys() - taken.keys()
-    result = run_slice(SliceRequest(**{name: options[name] for name in names}, **taken), Progress())
-    if options["as_json"]:
-        click.echo(json.dumps(result.as_dict()))
-        return
-    print_table(_table(result))
-    click.echo(f"wrote {result.output}" if result.output else "dry run: nothing was written")
+    limits_drop = given["max_precision_drop"] is not None
+    request = SliceRequest(
+        precision=options.pop_precision(given), limits_drop=limits_drop, data=options.pop_data(given), **given
+    )
+    result = run_slice(request, Progress())
+    removed = sum(layer.width - layer.kept for layer in result.layers)
+    table = Table(HEADINGS, _rows(result), title=f"{removed:,} FFN neurons removed", left=["found as"])
+    end = f"wrote {result.output}" if result.output else "dry run: nothing was written"
+    print_answer(as_json, result.as_dict(), (table, end))
 
 
-def _refuse_contradictions(options: dict) -> None:
-    if (options["plan"] is None) == (options["keep_ratio"] is None):
-        raise click.UsageError("Give either --plan or --keep-ratio.")
-    if options["plan"]:
-        refuse_together(
-            "--plan",
-            "already says which neurons stay",
-            ("criterion", "align", "seed", *OF_ANATOMY, "save_plan", "allow_uncut"),
-        )
-    for criterion, names in (("random", ("seed",)), ("anatomy", OF_ANATOMY)):
-        for name in names if options["plan"] is None and options["criterion"] != criterion else ():
-            refuse_alone(name, f"--criterion {criterion}")
-    refuse_precision_alone(options)
-    if options["data"] is None:
-        if options["int8"] == "static":
-            raise click.UsageError("--int8 static takes its ranges from text: pass --data.")
-        for name in ("text_column", "label_column", "split_column", "eval_examples", "max_precision_drop"):
-            refuse_alone(name, "--data")
-        if options["plan"] or options["criterion"] != "anatomy":
-            for name in ("tokenizer", "max_length"):
-                refuse_alone(name, "--data or --criterion anatomy")
-    if options["dry_run"]:
-        options.update(output=None, save_plan=None)
-    elif options["output"] is None:
-        raise click.UsageError("Missing option '-o' / '--output'.")
-
-
-def _table(result) -> Table:
-    table = Table(title=f"{sum(one.width - one.kept for one in result.layers):,} FFN neurons removed")
-    for heading, side in (("layer", "right"), ("width", "right"), ("kept", "right"), ("found as", "left")):
-        table.add_column(heading, justify=side)  # type: ignore[arg-type]
-    for one in result.layers:
-        table.add_row(str(one.layer), f"{one.width:,}", f"{one.kept:,}", one.found_as)
+def _rows(result) -> Iterator[Sequence[str] | None]:
+    """One row a layer; then size and accuracy before and after, where they are known."""
+    for layer in result.layers:
+        yield str(layer.layer), f"{layer.width:,}", f"{layer.kept:,}", layer.found_as
     before, after = result.size_bytes
     if after is not None:
-        table.add_section()
-        table.add_row("MB", f"{before / 1e6:,.2f}", f"{after / 1e6:,.2f}", f"{(after - before) / before:+.1%}")
+        yield None
+        yield "MB", f"{before / 1e6:,.2f}", f"{after / 1e6:,.2f}", f"{(after - before) / before:+.1%}"
     if None not in result.accuracy:
-        dense, pruned = (100 * one for one in result.accuracy)
-        table.add_row("accuracy, %", f"{dense:.2f}", f"{pruned:.2f}", f"{pruned - dense:+.2f} points")
-    if result.judged is not None:
-        agreed = f"{result.judged.agreement:.1%} the same class on {result.judged.texts:,} texts of test"
-        alone = (f"{100 * one:.2f}" for one in (result.judged.accuracy_fp32, result.judged.accuracy))
-        table.add_row(f"{result.precision} alone", *alone, agreed)
-    return table
+        dense, pruned = (100 * accuracy for accuracy in result.accuracy)
+        yield "accuracy, %", f"{dense:.2f}", f"{pruned:.2f}", f"{pruned - dense:+.2f} points"
+    judged = result.judged
+    if judged is not None:
+        agreed = f"{judged.agreement:.1%} the same class on {judged.texts:,} texts of test"
+        accuracies = (f"{100 * accuracy:.2f}" for accuracy in (judged.accuracy_fp32, judged.accuracy))
+        yield (f"{result.precision} alone", *accuracies, agreed)

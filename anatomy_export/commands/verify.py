@@ -1,18 +1,20 @@
-"""The command `anatomy verify`: parse, call one function, print."""
+"""`anatomy verify`: is a bundle right where it is to run?"""
 
-import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import click
-from rich.table import Table
+from cloup import argument, command
 
-from anatomy_export.commands.common import AnatomyCommand, print_table
+from anatomy_export.commands import kinds, options
+from anatomy_export.commands.terminal import Table, print_answer
 from anatomy_export.core.progress import Progress
 
+HEADINGS = ("check", "", "found")
 
-@click.command("verify", cls=AnatomyCommand)
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+@command("verify")
+@argument("directory", type=kinds.PATH)
+@options.as_json
 def verify(directory: Path, as_json: bool) -> None:
     """Check a bundle where it is to run: its files, plan, tokenizer and reference texts; and time it there.
 
@@ -21,22 +23,17 @@ def verify(directory: Path, as_json: bool) -> None:
     from anatomy_export.bundle.verify import verify_bundle
 
     report = verify_bundle(directory, Progress())
-    if as_json:
-        click.echo(json.dumps(report.as_dict()))
-    elif len(report.checks) > 1:
-        print_table(_table(report))
-        click.echo(f"ONNX Runtime {report.onnxruntime}, {report.cpu}")
+    title = f"{report.bundle}: {report.mode}, {report.precision}"
+    table = Table(HEADINGS, _rows(report), title=title, left=HEADINGS)
+    parts = (table, f"ONNX Runtime {report.onnxruntime}, {report.cpu}") if len(report.checks) > 1 else ()
+    print_answer(as_json, report.as_dict(), parts)
     report.raise_for_failures()
 
 
-def _table(report) -> Table:
-    table = Table(title=f"{report.bundle}: {report.mode}, {report.precision}")
-    for heading in ("check", "", "found"):
-        table.add_column(heading)
+def _rows(report) -> Iterator[Sequence[str]]:
+    """One row a check, and the time."""
+    states = {True: "ok", False: "FAILED", None: "–"}
     for check in report.checks:
-        state = {True: "ok", False: "FAILED", None: "–"}[check.passed]
-        table.add_row(check.name, state, check.detail)
+        yield check.name, states[check.passed], check.detail
     if report.median_s is not None:
-        taken = f"{1e3 * report.median_s:.2f} ms, median, batch 1, {report.tokens} tokens"
-        table.add_row("time", "–", taken)
-    return table
+        yield "time", "–", f"{1e3 * report.median_s:.2f} ms, median, batch 1, {report.tokens} tokens"

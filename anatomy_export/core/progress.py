@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from anatomy_export.core.platform import forget_peak, peak_rss_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 REDRAW_S = 0.2
 
@@ -25,25 +24,26 @@ class Stage:
     peak_rss_bytes: int | None
 
 
+def _standard_error() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
 @dataclass
 class Progress:
     """Announces stages on standard error; a spinner where that is a terminal, plain lines elsewhere."""
 
-    console: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    console: "Console" = field(default_factory=_standard_error)
     stages: list[Stage] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        forget_peak()
-        start = time.perf_counter()
-        with self.console.status(Text(f"{name} …")):
-            yield
-        self._finish(name, time.perf_counter() - start)
+        from rich.text import Text
 
-    def _finish(self, name: str, seconds: float) -> None:
-        self.stages.append(Stage(name, seconds, peak_rss_bytes()))
-        self.console.print(Text.assemble(("✓", "green"), f" {name} ", (f"{seconds:.1f} s", "dim")))
+        with self._timed(name), self.console.status(Text(f"{name} …")):
+            yield
 
     @contextmanager
     def bar(self, name: str, total: int | None) -> Iterator[Callable[[], None]]:
@@ -51,14 +51,18 @@ class Progress:
 
         It draws only when a step is counted, so that nothing runs beside a step that is being timed.
         """
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
         described = TextColumn("{task.description}", markup=False)
         columns = (described, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        forget_peak()
-        start = time.perf_counter()
         shown = self.console.is_terminal
-        with Bar(*columns, console=self.console, transient=True, disable=not shown, auto_refresh=False) as bar:
+        with (
+            self._timed(name),
+            Bar(*columns, console=self.console, transient=True, disable=not shown, auto_refresh=False) as bar,
+        ):
             task = bar.add_task(name, total=total)
-            drawn = start
+            drawn = time.perf_counter()
 
             def count() -> None:
                 nonlocal drawn
@@ -69,10 +73,21 @@ class Progress:
 
             bar.refresh()
             yield count
-        self._finish(name, time.perf_counter() - start)
 
     def note(self, text: str) -> None:
         """Say something once; the same words again are left out."""
         if text not in self.notes:
             self.notes.append(text)
             self.console.print(text, markup=False, emoji=False)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Measure what is done inside, and announce it once it is finished without an error."""
+        from rich.text import Text
+
+        forget_peak()
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.stages.append(Stage(name, seconds, peak_rss_bytes()))
+        self.console.print(Text.assemble(("✓", "green"), f" {name} ", (f"{seconds:.1f} s", "dim")))

@@ -15,7 +15,7 @@ import transformers
 from conftest import Boom, refused, run, saved_dense, spawn, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.commands.common import _on_ignored, _on_signal
+from anatomy_export.commands.guard import _on_ignored, _on_signal
 from anatomy_export.core.errors import Interrupted, MissingExtraError, Terminated
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint
@@ -283,21 +283,21 @@ def test_a_signal_inside_a_finalizer_is_not_lost(monkeypatch, number, kind):
         def __del__(self):
             signal.raise_signal(number)
 
-    before = {one: signal.signal(one, _on_signal) for one in (number, signal.SIGALRM)}
+    before = {caught: signal.signal(caught, _on_signal) for caught in (number, signal.SIGALRM)}
     try:
         with pytest.raises(kind):
             del [Signals()][0]
             time.sleep(5)
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 @pytest.mark.parametrize(("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, Interrupted)])
 def test_a_signal_inside_a_weak_references_callback_is_not_lost(monkeypatch, number, kind):
     """Python ignores what a callback of any name raises: what it would report is where the signal comes again."""
     monkeypatch.setattr(sys, "unraisablehook", _on_ignored)
-    before = {one: signal.signal(one, _on_signal) for one in (number, signal.SIGALRM)}
+    before = {caught: signal.signal(caught, _on_signal) for caught in (number, signal.SIGALRM)}
 
     class Watched:
         pass
@@ -310,8 +310,8 @@ def test_a_signal_inside_a_weak_references_callback_is_not_lost(monkeypatch, num
             time.sleep(5)
         assert watching() is None
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_the_traceback(bert_directory, tmp_path, monkeypatch):
@@ -332,7 +332,7 @@ def test_only_our_own_optional_packages_are_called_a_missing_extra(name, tmp_pat
     def broken(*args, **kwargs):
         __import__(name)
 
-    monkeypatch.setattr("anatomy_export.cli.quiet_libraries", broken)
+    monkeypatch.setattr("anatomy_export.commands.export.quiet_libraries", broken)
     result = run("export", "--model", "bert", "--output", tmp_path / "o")
     expected = str(MissingExtraError("torch", "cpu")) if name == "torch" else "unexpected ModuleNotFoundError"
     refused(result, tmp_path / "o", 1, expected)

@@ -13,7 +13,8 @@ import anatomy_export
 from anatomy_export.cli import export
 from anatomy_export.core.files import sha256_file
 from anatomy_export.data.loading import load_dataset
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.plans.plan import identity_plan, read_plan
 
 
 def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_file, tmp_path):
@@ -50,8 +51,8 @@ def test_replayed_plan_masked_equals_sliced(bert_directory, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "m" / "plan.json").read_text() == (tmp_path / "s" / "plan.json").read_text()
     sliced, masked = (json.loads((tmp_path / name / "bundle.json").read_text()) for name in "sm")
-    for one, other in zip(sliced["references"], masked["references"], strict=True):
-        assert one["logits"] == pytest.approx(other["logits"], abs=1e-4)
+    for reference, replayed in zip(sliced["references"], masked["references"], strict=True):
+        assert reference["logits"] == pytest.approx(replayed["logits"], abs=1e-4)
     assert masked["result"]["size_bytes"]["pruned"] > sliced["result"]["size_bytes"]["pruned"]
 
 
@@ -78,6 +79,21 @@ def test_plan_show(bert_directory, tmp_path):
     assert shown.exit_code == 0
     assert "criterion anatomy" in shown.stdout
     assert json.loads(run("plan", "show", tmp_path / "p" / "plan.json", "--json").stdout)["format_version"] == 1
+
+
+def test_a_directory_is_the_plan_in_it(bert_directory, tmp_path):
+    widths = [24, 24, 24]
+    plan = identity_plan(model_fingerprint(tiny_checkpoint("bert").model), widths)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "plan.json").write_text(plan.to_json())
+    assert run("plan", "show", tmp_path / "bundle", "--json").stdout == plan.to_json()
+    arguments = ["export", "--model", bert_directory, "--output", tmp_path / "o", "--plan"]
+    assert run(*arguments, tmp_path / "bundle").exit_code == 0
+    assert read_plan(tmp_path / "o" / "plan.json") == plan
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for command in (["plan", "show"], [*arguments[:-2], tmp_path / "x", "--plan"]):
+        refused(run(*command, empty), tmp_path / "x", 1, f"plan {empty / 'plan.json'}: No such file or directory")
 
 
 def test_finetune_gives_a_headless_model_a_head(bert_directory, data_file, tmp_path):
@@ -156,17 +172,20 @@ def test_provenance_says_what_was_evaluated(bert_directory, data_file, tmp_path)
         "--output", output,
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    found = json.loads((output / "bundle.json").read_text())["provenance"]
-    assert found["data"] == {"name": "data.csv", "sha256": load_dataset(str(data_file)).fingerprint}
-    assert found["test_texts_evaluated"] == 5
-    assert found["calibration_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
-    assert found["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
-    assert found["data"]["sha256"] in (output / "README.md").read_text()
-    assert found["plan"]["align"] in (16, 64)
+    provenance = json.loads((output / "bundle.json").read_text())["provenance"]
+    assert provenance["data"] == {"name": "data.csv", "sha256": load_dataset(str(data_file)).fingerprint}
+    assert provenance["test_texts_evaluated"] == 5
+    assert provenance["calibration_sha256"] == hashlib.sha256(b"the film is good\nawful acting").hexdigest()
+    assert provenance["model"]["weights_sha256"] == sha256_file(bert_directory / "model.safetensors")
+    assert provenance["data"]["sha256"] in (output / "README.md").read_text()
+    assert provenance["plan"]["align"] in (16, 64)
     assert all(len(layer.keep) in (16, 24) for layer in read_plan(output / "plan.json").layers)
     comparisons = json.loads((output / "verify.json").read_text())["comparisons"]
-    assert sum(one["shape"][0] for one in comparisons if one["name"] == "torch masked vs onnx") == 30 + 2 + 12
-    assert {one["name"] for one in comparisons} >= {"torch dense vs dense onnx", "torch masked vs reloaded"}
+    assert sum(made["shape"][0] for made in comparisons if made["name"] == "torch masked vs onnx") == 30 + 2 + 12
+    assert {comparison["name"] for comparison in comparisons} >= {
+        "torch dense vs dense onnx",
+        "torch masked vs reloaded",
+    }
 
 
 def test_a_short_max_length_takes_the_built_in_probes(bert_directory, tmp_path):

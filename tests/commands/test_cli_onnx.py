@@ -27,11 +27,17 @@ def test_table_and_json(files):
     assert "MatMul · Erf · MatMul" in plain.stdout and f"wrote {files / 'a.onnx'}" in plain.stdout
     result = run("slice-onnx", files / "m.onnx", "--plan", files / "plan.json", "-o", files / "b.onnx", "--json")
     body = json.loads(result.stdout)
-    assert [(one["layer"], one["width"], one["kept"]) for one in body["layers"]] == [(0, 10, 3), (1, 10, 5)]
+    assert [(layer["layer"], layer["width"], layer["kept"]) for layer in body["layers"]] == [(0, 10, 3), (1, 10, 5)]
     assert body["neurons"] == {"dense": 20, "pruned": 8}
     sizes = {"dense": (files / "m.onnx").stat().st_size, "pruned": (files / "b.onnx").stat().st_size}
     assert body["size_bytes"] == sizes and sizes["pruned"] < sizes["dense"]
     assert (files / "a.onnx").read_bytes() == (files / "b.onnx").read_bytes()
+
+
+def test_a_directory_is_the_plan_in_it(files):
+    result = run("slice-onnx", files / "m.onnx", "--plan", files, "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["neurons"] == {"dense": 20, "pruned": 8}
 
 
 def test_dry_run_writes_nothing(files):
@@ -154,13 +160,13 @@ def test_another_precision_is_that_of_the_cut_file(precision, files):
     }
     outputs = [
         onnxruntime.InferenceSession(str(path)).run(
-            None, {name: one.astype(np.float32) for name, one in inputs.items()}
+            None, {name: values.astype(np.float32) for name, values in inputs.items()}
         )[0]
         for path in (files / "fp32.onnx", folder / "m.onnx")
     ]
     np.testing.assert_allclose(outputs[1], outputs[0], atol=0.1 * np.abs(outputs[0]).max())
     assert not np.array_equal(*outputs)
-    metadata = {one.key: one.value for one in onnx.load(folder / "m.onnx").metadata_props}
+    metadata = {entry.key: entry.value for entry in onnx.load(folder / "m.onnx").metadata_props}
     assert metadata["anatomy.precision"].startswith(precision)
     assert metadata["anatomy.widths"] == "3,5"
 

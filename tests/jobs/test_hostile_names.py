@@ -11,7 +11,7 @@ from report_inputs import write_bench, write_score
 from rich.console import Console
 
 from anatomy_export.bench.tables import bench_markdown
-from anatomy_export.commands.common import print_table
+from anatomy_export.commands.terminal import Table, print_table
 from anatomy_export.core.names import markdown_text
 from anatomy_export.core.progress import Progress
 from anatomy_export.jobs.report import figures_of
@@ -76,12 +76,7 @@ def test_the_table_of_a_benchmark_keeps_its_columns(name):
 
 
 def test_a_table_on_the_terminal_is_text(capsys):
-    from rich.table import Table
-
-    table = Table("column", title="[/x]")
-    for name in NAMES:
-        table.add_row(name)
-    print_table(table)
+    print_table(Table(["column"], [[name] for name in NAMES], title="[/x]"))
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("[/x]", *NAMES))
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from conftest import WORDS, with_bad_labels
 from rich.console import Console
 
-from anatomy_export.cli import CRITERION_NAMES, main
+from anatomy_export.cli import main
+from anatomy_export.commands.options import CRITERION_NAMES
 from anatomy_export.core.progress import Progress
 from anatomy_export.criteria.registry import CRITERIA
 from anatomy_export.data.loading import Dataset, Examples
