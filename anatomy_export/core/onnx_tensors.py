@@ -3,7 +3,7 @@
 import glob
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +11,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from anatomy_export.core.errors import AnatomyError, first_line
 
@@ -26,6 +26,7 @@ FLOAT_TYPES: dict[int, np.dtype] = {
     TensorProto.DOUBLE: np.dtype("<f8"),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
+GRAPH_FIELDS = ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation")
 
 
 @dataclass(frozen=True)
@@ -185,25 +186,46 @@ def small_array(tensor: TensorProto) -> np.ndarray:
         raise AnatomyError(f"tensor '{tensor.name}' cannot be read ({first_line(error)})") from error
 
 
+def nested_graphs(nodes: Iterable[NodeProto]) -> Iterator[GraphProto]:
+    """The graphs in the attributes of nodes, and those nested in them."""
+    left = list(nodes)
+    while left:
+        for attribute in left.pop().attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield graph
+                left.extend(graph.node)
+
+
 def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: initializers and attributes, of nested graphs and functions too."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes.extend(graph.node)
-            continue
-        for attribute in nodes.pop().attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                graphs.append(attribute.g)
-            graphs.extend(attribute.graphs)
+    """Every tensor of a model: initializers and attributes, sparse ones and those of nested graphs and functions too."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    nested = list(nested_graphs(nodes))
+    attributes = [entry for node in (*nodes, *(node for graph in nested for node in graph.node)) for entry in node.attribute]
+    sparse = []
+    for graph in (model.graph, *nested):
+        yield from graph.initializer
+        sparse += graph.sparse_initializer
+    for attribute in attributes:
+        yield from ([attribute.t] if attribute.HasField("t") else [])
+        yield from attribute.tensors
+        sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []), *attribute.sparse_tensors]
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
+
+
+def external_locations(model: onnx.ModelProto) -> set[str]:
+    """The files that a model's tensors lie in, as it names them."""
+    return {entry.value for tensor in all_tensors(model) for entry in tensor.external_data if entry.key == "location"}
+
+
+def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy but for the initializers of the main graph."""
+    copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy.metadata_props.extend(model.metadata_props)
+    copy.graph.name = model.graph.name
+    for field in GRAPH_FIELDS:
+        getattr(copy.graph, field).extend(getattr(model.graph, field))
+    return copy
 
 
 def without_large_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -212,22 +234,18 @@ def without_large_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         AnatomyError: an initializer does not hold as many bytes as its shape takes.
     """
-    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    small.metadata_props.extend(model.metadata_props)
-    graph, whole = small.graph, model.graph
-    graph.name = whole.name
-    for name in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
-        getattr(graph, name).extend(getattr(whole, name))
-    inputs = {value.name for value in whole.input}
-    for tensor in whole.initializer:
+    small = without_initializers(model)
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
         held = tensor_bytes(tensor) if is_external(tensor) else len(tensor.raw_data)
         if held <= INLINE_BYTES and not is_external(tensor):
-            graph.initializer.append(tensor)
+            small.graph.initializer.append(tensor)
             continue
         if held != tensor_bytes(tensor):
             raise AnatomyError(f"tensor '{tensor.name}' does not hold what its shape {list(tensor.dims)} takes")
         if tensor.name not in inputs:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            small.graph.input.append(value)
     return small
 
 

@@ -11,9 +11,9 @@ from math import prod
 
 from onnx import NodeProto, TensorProto
 
-from anatomy_export.core.onnx_tensors import FLOAT_TYPES
+from anatomy_export.core.onnx_tensors import FLOAT_TYPES, nested_graphs
 from anatomy_export.surgery.ffn import Ffn, Refusal
-from anatomy_export.surgery.graph import Graph, attribute, constant_tensor, nested_nodes, operator
+from anatomy_export.surgery.graph import Graph, attribute, constant_tensor, label, operator
 from anatomy_export.surgery.operators import MICROSOFT, PASSING
 
 MOST_VALUES = 256
@@ -69,7 +69,7 @@ class _Flow:
         node = self.graph.nodes[index]
         if operator(node) in EXPERTS:
             return "it is a mixture of experts in one operator"
-        if any(self._is_matrix(inner) for inner in nested_nodes(node)):
+        if any(self._is_matrix(inner) for graph in nested_graphs([node]) for inner in graph.node):
             return f"the graphs nested in its {node.op_type} are not searched"
         if not self._is_product(index):
             return None
