@@ -200,7 +200,9 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     """Every tensor of a model: initializers and attributes, sparse ones and those of nested graphs and functions too."""
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     nested = list(nested_graphs(nodes))
-    attributes = [entry for node in (*nodes, *(node for graph in nested for node in graph.node)) for entry in node.attribute]
+    attributes = [
+        entry for node in (*nodes, *(node for graph in nested for node in graph.node)) for entry in node.attribute
+    ]
     sparse = []
     for graph in (model.graph, *nested):
         yield from graph.initializer
@@ -208,7 +210,10 @@ def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     for attribute in attributes:
         yield from ([attribute.t] if attribute.HasField("t") else [])
         yield from attribute.tensors
-        sparse += [*([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []), *attribute.sparse_tensors]
+        sparse += [
+            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+            *attribute.sparse_tensors,
+        ]
     for tensor in sparse:
         yield from (tensor.values, tensor.indices)
 
