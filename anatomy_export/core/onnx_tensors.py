@@ -3,18 +3,20 @@
 import glob
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+from google.protobuf.message import Message
+from onnx import TensorProto, numpy_helper
 
 from anatomy_export.core.errors import AnatomyError, first_line
 
+Part = TypeVar("Part", bound=Message)
 LARGEST_PROTOBUF = 2**31 - 1
 COPY_BYTES = 2**24
 ALIGNMENT = 4096
@@ -186,41 +188,23 @@ def small_array(tensor: TensorProto) -> np.ndarray:
         raise AnatomyError(f"tensor '{tensor.name}' cannot be read ({first_line(error)})") from error
 
 
-def nested_graphs(nodes: Iterable[NodeProto]) -> Iterator[GraphProto]:
-    """The graphs in the attributes of nodes, and those nested in them."""
-    left = list(nodes)
-    while left:
-        for attribute in left.pop().attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield graph
-                left.extend(graph.node)
-
-
-def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: initializers and attributes, sparse ones and those of nested graphs and functions too."""
-    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    nested = list(nested_graphs(nodes))
-    attributes = [
-        entry for node in (*nodes, *(node for graph in nested for node in graph.node)) for entry in node.attribute
-    ]
-    sparse = []
-    for graph in (model.graph, *nested):
-        yield from graph.initializer
-        sparse += graph.sparse_initializer
-    for attribute in attributes:
-        yield from ([attribute.t] if attribute.HasField("t") else [])
-        yield from attribute.tensors
-        sparse += [
-            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
-            *attribute.sparse_tensors,
-        ]
-    for tensor in sparse:
-        yield from (tensor.values, tensor.indices)
+def parts(message: Message, kind: type[Part]) -> Iterator[Part]:
+    """Every message of a kind inside another, at any depth: the tensors of a model, the graphs nested in a node."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in [value] if isinstance(value, Message) else value:
+            if isinstance(part, kind):
+                yield part
+            if not isinstance(part, TensorProto):
+                yield from parts(part, kind)
 
 
 def external_locations(model: onnx.ModelProto) -> set[str]:
     """The files that a model's tensors lie in, as it names them."""
-    return {entry.value for tensor in all_tensors(model) for entry in tensor.external_data if entry.key == "location"}
+    return {
+        entry.value for tensor in parts(model, TensorProto) for entry in tensor.external_data if entry.key == "location"
+    }
 
 
 def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from anatomy_export.jobs.source_data import DataOptions
 from anatomy_export.plans.identity import UNRECORDED
 from anatomy_export.plans.plan import PrunePlan, read_plan
 from anatomy_export.plans.repair import read_repair
-from anatomy_export.surgery.cut import SliceResult, refuse_own_files, slice_onnx
+from anatomy_export.surgery.cut import SliceResult, slice_onnx
 from anatomy_export.surgery.model import OnnxModel
 from anatomy_export.surgery.plan_from_file import probes_plan, weights_plan
 
@@ -119,7 +119,7 @@ def _plan_beside(request: SliceRequest, plan: PrunePlan) -> Iterator[None]:
 
 def _check_save_plan(request: SliceRequest, model: OnnxModel, path: Path) -> None:
     """Raise AnatomyError where the plan would replace a file of the model that is cut, or of the result."""
-    refuse_own_files(model, path)
+    model.refuse_output(path)
     output = request.output
     if output is not None and path.resolve() in (output.resolve(), output.with_name(f"{output.name}.data").resolve()):
         raise AnatomyError(f"--save-plan and --output are the same file {path}; next step: choose another --save-plan")

@@ -11,8 +11,8 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 from anatomy_export.core.onnx_tensors import (
     FIRST_IR_WITH_FREE_INITIALIZERS,
     DataFile,
-    all_tensors,
     is_external,
+    parts,
     stored_dtype,
 )
 from anatomy_export.surgery.graph import SMALL, Constant, Graph, Use, set_nodes_
@@ -185,7 +185,7 @@ class Editor:
 
     def save(self, path: Path, folder: Path) -> None:
         """Write the model to `path`, and the external tensors that are not yet in `data` from those in `folder`."""
-        for tensor in all_tensors(self.model):
+        for tensor in parts(self.model, TensorProto):
             if is_external(tensor) and not self.data.holds(tensor):
                 self.data.copy(tensor, folder)
         path.write_bytes(self.model.SerializeToString())

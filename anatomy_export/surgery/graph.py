@@ -15,7 +15,7 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.onnx_tensors import (
     FLOAT_TYPES,
     is_external,
-    nested_graphs,
+    parts,
     small_array,
     without_large_tensors,
 )
@@ -41,6 +41,15 @@ def attribute(node: NodeProto, name: str, default):
     """An attribute's value, or the default where the node has none."""
     entry = next((entry for entry in node.attribute if entry.name == name), None)
     return default if entry is None else onnx.helper.get_attribute_value(entry)
+
+
+def through_transpose(node: NodeProto, axis: int, *, back: bool = False) -> int | None:
+    """The axis that `axis` of a Transpose's input becomes, or the other way `back`; both counted from the end. None
+    where there is none."""
+    perm = list(attribute(node, "perm", [1, 0]))
+    if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
+        return None
+    return (perm[axis] if back else perm.index(len(perm) + axis)) - len(perm)
 
 
 @dataclass(frozen=True)
@@ -253,7 +262,7 @@ def names_used(node: NodeProto) -> set[str]:
 def _names_inside(node: NodeProto) -> set[str]:
     """Names that the graphs nested in a node use."""
     names: set[str] = set()
-    for graph in nested_graphs([node]):
+    for graph in parts(node, GraphProto):
         names |= {value.name for value in graph.output}
         names |= {name for inner in graph.node for name in inner.input}
     return names

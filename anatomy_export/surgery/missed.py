@@ -11,7 +11,7 @@ from math import prod
 
 from onnx import NodeProto, TensorProto
 
-from anatomy_export.core.onnx_tensors import FLOAT_TYPES, nested_graphs
+from anatomy_export.core.onnx_tensors import FLOAT_TYPES, parts
 from anatomy_export.surgery.ffn import Ffn, Refusal
 from anatomy_export.surgery.graph import Graph, attribute, constant_tensor, label, operator
 from anatomy_export.surgery.operators import MICROSOFT, PASSING
@@ -63,7 +63,7 @@ class _Flow:
         node = self.graph.nodes[index]
         if operator(node) in EXPERTS:
             return "it is a mixture of experts in one operator"
-        if any(self._is_matrix(inner) for graph in nested_graphs([node]) for inner in graph.node):
+        if any(map(self._is_matrix, parts(node, NodeProto))):
             return f"the graphs nested in its {node.op_type} are not searched"
         if not self._is_product(index):
             return None

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+from onnx import TensorProto
 
 from anatomy_export.core.errors import AnatomyError, first_line
-from anatomy_export.core.onnx_tensors import all_tensors, external_region, is_external, read_model
+from anatomy_export.core.onnx_tensors import external_region, is_external, parts, read_model
 from anatomy_export.plans.fingerprint import ffn_fingerprint
 from anatomy_export.surgery.ffn import Ffn, Refusal, find_ffns
 from anatomy_export.surgery.graph import Graph, operator, sort_nodes_
@@ -85,8 +86,16 @@ class OnnxModel:
 
     def files(self) -> set[Path]:
         """The file and the external files that it names."""
-        external = (tensor for tensor in all_tensors(self.proto) if is_external(tensor))
+        external = (tensor for tensor in parts(self.proto, TensorProto) if is_external(tensor))
         return {self.path, *(external_region(tensor, self.folder).path for tensor in external)}
+
+    def refuse_output(self, output: Path) -> None:
+        """Raise AnatomyError where writing `output` would replace what it is made from."""
+        sources = {path.resolve() for path in self.files()}
+        if {output.resolve(), output.with_name(f"{output.name}.data").resolve()} & sources:
+            raise AnatomyError(
+                f"output {output} would replace the model that is cut; next step: choose another --output"
+            )
 
     def for_layers(self, count: int) -> "OnnxModel":
         """This model with its FFNs as `count` layers: those of the same weights as one layer, or each for itself.

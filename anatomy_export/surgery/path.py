@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import NodeProto
 
-from anatomy_export.surgery.graph import MOST_STEPS, Graph, Use, attribute, operator
+from anatomy_export.surgery.graph import MOST_STEPS, Graph, Use, operator, through_transpose
 from anatomy_export.surgery.operators import ELEMENTWISE, NONLINEAR, OF_ONE_VALUE, PASSING, RESHAPING, WITH_BIAS
 from anatomy_export.surgery.product import Product, as_product
 
@@ -85,21 +84,14 @@ def _read_node(graph: Graph, path: ActivationPath, index: int, axis: int) -> lis
         return _read_elementwise(graph, path, index, axis)
     if kind not in PASSING and kind not in RESHAPING:
         return None
-    if kind == "Transpose":
-        return _before_transpose(node, axis)
+    before = through_transpose(node, axis, back=True) if kind == "Transpose" else axis
+    if before is None:
+        return None
     if kind == "Reshape" and not _read_reshape(graph, path, index, axis):
         return None
     if kind in RESHAPING:
         path.reshaped_by = kind
-    return [(node.input[0], axis)]
-
-
-def _before_transpose(node: NodeProto, axis: int) -> list[Step] | None:
-    """A Transpose's input, with its axis that becomes `axis` of the output."""
-    perm = attribute(node, "perm", [1, 0])
-    if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
-        return None
-    return [(node.input[0], perm[axis] - len(perm))]
+    return [(node.input[0], before)]
 
 
 def _read_elementwise(graph: Graph, path: ActivationPath, index: int, axis: int) -> list[Step] | None:

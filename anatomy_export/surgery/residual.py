@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from anatomy_export.surgery.graph import MOST_STEPS, Graph, Use, attribute, operator
+from anatomy_export.surgery.graph import MOST_STEPS, Graph, Use, operator, through_transpose
 from anatomy_export.surgery.operators import PASSING, SKIP_NORMS
 from anatomy_export.surgery.product import Product, as_product
 
@@ -46,7 +46,7 @@ def find_residual(graph: Graph, down: Product) -> Residual | None:
         elif _scales(graph, use):
             scaled = True
         elif kind == "Transpose":
-            turned = after_transpose(list(attribute(node, "perm", [1, 0])), axis)
+            turned = through_transpose(node, axis)
             if turned is None:
                 return None
             axis = turned
@@ -54,13 +54,6 @@ def find_residual(graph: Graph, down: Product) -> Residual | None:
             return None
         name = node.output[0]
     return None
-
-
-def after_transpose(perm: list[int], axis: int) -> int | None:
-    """The axis of a Transpose's output, counted from the end, that its input's `axis` becomes; None if there is none."""
-    if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
-        return None
-    return perm.index(len(perm) + axis) - len(perm)
 
 
 def is_adapter(graph: Graph, up: Product, residual: int) -> bool:

@@ -7,10 +7,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from anatomy_export.core.onnx_tensors import FLOAT_TYPES, INLINE_BYTES, external_region, is_external, tensor_bytes
+from anatomy_export.core.onnx_tensors import (
+    FLOAT_TYPES,
+    INLINE_BYTES,
+    external_region,
+    is_external,
+    tensor_bytes,
+    without_initializers,
+)
 from anatomy_export.surgery.graph import names_used
-
-GRAPH_FIELDS = ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation")
 
 
 def weights_apart(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -24,10 +29,7 @@ def weights_apart(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto
     """
     import onnxruntime
 
-    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    small.graph.name = model.graph.name
-    for field in GRAPH_FIELDS:
-        getattr(small.graph, field).extend(getattr(model.graph, field))
+    small = without_initializers(model)
     weights = {}
     for tensor in model.graph.initializer:
         dtype = FLOAT_TYPES.get(tensor.data_type)
