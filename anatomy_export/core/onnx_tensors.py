@@ -159,21 +159,29 @@ def read_floats(tensor: TensorProto, folder: Path) -> np.ndarray:
         raise AnatomyError(
             f"tensor '{tensor.name}' is not floating-point; next step: cut the float32 file, then quantise the result"
         )
-    if is_external(tensor):
-        region = external_region(tensor, folder)
-        with open(region.path, "rb") as file:
-            file.seek(region.offset)
-            content = file.read(region.length)
-    elif tensor.HasField("raw_data"):
-        content = tensor.raw_data
-    else:
+    content = stored_bytes(tensor, folder)
+    if content is None:
         return small_array(tensor)
-    if len(content) != tensor_bytes(tensor):
+    if content.nbytes != tensor_bytes(tensor):
         raise AnatomyError(
-            f"tensor '{tensor.name}' has {len(content)} bytes, its shape {list(tensor.dims)} takes "
+            f"tensor '{tensor.name}' has {content.nbytes} bytes, its shape {list(tensor.dims)} takes "
             f"{tensor_bytes(tensor)}; next step: export the model again"
         )
-    return np.frombuffer(content, dtype).reshape(tuple(tensor.dims))
+    return content.view(dtype).reshape(tuple(tensor.dims))
+
+
+def stored_bytes(tensor: TensorProto, folder: Path) -> np.ndarray | None:
+    """The bytes of a tensor, those of an external file mapped where they lie; None where the protobuf holds numbers.
+
+    Raises:
+        AnatomyError: see `external_region`.
+    """
+    if not is_external(tensor):
+        return np.frombuffer(tensor.raw_data, np.uint8) if tensor.HasField("raw_data") else None
+    region = external_region(tensor, folder)
+    if not region.length:
+        return np.empty(0, np.uint8)
+    return np.asarray(np.memmap(region.path, np.uint8, "r", region.offset, (region.length,)))
 
 
 def small_array(tensor: TensorProto) -> np.ndarray:
