@@ -74,7 +74,7 @@ def slice_onnx(**options) -> None:
     after."""
     _refuse_contradictions(options)
     from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-    from anatomy_export.jobs.source_data import DataOptions
+    from anatomy_export.data.options import DataOptions
 
     taken: dict[str, Any] = {"precision": precision_of(options)}
     taken["limits_drop"] = options["max_precision_drop"] is not None
