@@ -73,8 +73,8 @@ def slice_onnx(**options) -> None:
     """Cut the FFNs of an ONNX file by a plan, whatever exported it. With --data, accuracy is measured before and
     after."""
     _refuse_contradictions(options)
-    from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
     from anatomy_export.data.options import DataOptions
+    from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 
     taken: dict[str, Any] = {"precision": precision_of(options)}
     taken["limits_drop"] = options["max_precision_drop"] is not None

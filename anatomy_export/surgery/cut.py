@@ -72,77 +72,6 @@ class SliceResult:
         }
 
 
-def slice_onnx(
-    model: OnnxModel,
-    plan: PrunePlan,
-    repair: Repair | None,
-    output: Path | None,
-    *,
-    precision: Precision = FP32,
-    judge: Judge | None = None,
-    force: bool = False,
-    progress: Progress,
-) -> SliceResult:
-    """Cut every planned layer of `model` (in place) and write it to `output`; without one, only check that it could be.
-
-    Args:
-        precision: of the file that is written, lowered once the cut is checked.
-        judge: what accuracy is measured by; None measures nothing.
-
-    Raises:
-        AnatomyError: the plan is not for this model, a planned layer cannot be cut, or the result is not valid.
-        VerifyError: the lower precision loses more accuracy than it may.
-        MissingExtraError: another precision, but no onnxruntime.
-    """
-    cut = _Cut(model.for_layers(len(plan.layers)), plan, repair, progress)
-    result = cut.checked()
-    if output is None:
-        return replace(result, precision=precision.name)
-    model.refuse_output(output)
-    with staged_file(output, force, part=f"{output.name}.data") as staged:
-        before = _accuracy(judge, model.path, model.path.name, str(model.path), progress)
-        judged = None
-        if precision.converts:
-            fingerprint, max_error, judged = _cut_and_convert(cut, staged, precision, judge)
-        else:
-            fingerprint, max_error = cut.write(staged)
-        after = judged.accuracy if judged else _accuracy(judge, staged, "the cut model", "the cut model", progress)
-        size = sum(path.stat().st_size for path in staged.parent.iterdir())
-    return replace(
-        result,
-        output=output,
-        size_bytes=(result.size_bytes[0], size),
-        fingerprint=fingerprint,
-        precision=precision.name,
-        accuracy=(before, after),
-        judged=judged,
-        max_abs_error=max_error,
-    )
-
-
-def _accuracy(judge: Judge | None, path: Path, what: str, name: str, progress: Progress) -> float | None:
-    if judge is None:
-        return None
-    with progress.stage(f"accuracy of {what} on {len(judge.test)} texts"):
-        return judge.accuracy(path, name)
-
-
-def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
-    if repair is None:
-        return
-    for index, (ffn, layer) in enumerate(zip(model.ffns, repair.layers, strict=True)):
-        if layer.down_weight.shape[1:] != (ffn.hidden,) or layer.down_bias.shape != (ffn.hidden,):
-            raise AnatomyError(
-                f"layer {index}: repaired weights have {layer.down_weight.shape} and {layer.down_bias.shape}, this FFN "
-                f"has {ffn.hidden} outputs; next step: use the repair that was made with this plan"
-            )
-        if ffn.has_scales:
-            raise AnatomyError(
-                f"layer {index}: beside its bias, this FFN holds stored values of one for each neuron, the repair was "
-                "made without them; next step: pass the file that was exported from the checkpoint"
-            )
-
-
 @dataclass(frozen=True)
 class _Cut:
     """A model, as many layers as the plan has, and what is to become of it."""
@@ -209,6 +138,80 @@ class _Cut:
                 return masked_run(self.model, self.plan, self.repair), ""
             except NotRunError as error:
                 return None, str(error)
+
+
+def slice_onnx(
+    model: OnnxModel,
+    plan: PrunePlan,
+    repair: Repair | None,
+    output: Path | None,
+    *,
+    precision: Precision = FP32,
+    judge: Judge | None = None,
+    force: bool = False,
+    progress: Progress,
+) -> SliceResult:
+    """Cut every planned layer of `model` (in place) and write it to `output`; without one, only check that it could be.
+
+    Args:
+        precision: of the file that is written, lowered once the cut is checked.
+        judge: what accuracy is measured by; None measures nothing.
+
+    Raises:
+        AnatomyError: the plan is not for this model, a planned layer cannot be cut, or the result is not valid.
+        VerifyError: the lower precision loses more accuracy than it may.
+        MissingExtraError: another precision, but no onnxruntime.
+    """
+    cut = _Cut(model.for_layers(len(plan.layers)), plan, repair, progress)
+    result = replace(cut.checked(), output=output, precision=precision.name)
+    if output is None:
+        return result
+    model.refuse_output(output)
+    with staged_file(output, force, part=f"{output.name}.data") as staged:
+        return _write(cut, result, staged, precision, judge)
+
+
+def _write(cut: _Cut, result: SliceResult, staged: Path, precision: Precision, judge: Judge | None) -> SliceResult:
+    """Write the cut file to `staged`, in the precision asked for, and judge it; `result` with what that came to."""
+    model, progress, judged = cut.model, cut.progress, None
+    before = _accuracy(judge, model.path, model.path.name, str(model.path), progress)
+    if precision.converts:
+        fingerprint, max_error, judged = _cut_and_convert(cut, staged, precision, judge)
+    else:
+        fingerprint, max_error = cut.write(staged)
+    after = judged.accuracy if judged else _accuracy(judge, staged, "the cut model", "the cut model", progress)
+    size = sum(path.stat().st_size for path in staged.parent.iterdir())
+    return replace(
+        result,
+        size_bytes=(result.size_bytes[0], size),
+        fingerprint=fingerprint,
+        accuracy=(before, after),
+        judged=judged,
+        max_abs_error=max_error,
+    )
+
+
+def _accuracy(judge: Judge | None, path: Path, what: str, name: str, progress: Progress) -> float | None:
+    if judge is None:
+        return None
+    with progress.stage(f"accuracy of {what} on {len(judge.test)} texts"):
+        return judge.accuracy(path, name)
+
+
+def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
+    if repair is None:
+        return
+    for index, (ffn, layer) in enumerate(zip(model.ffns, repair.layers, strict=True)):
+        if layer.down_weight.shape[1:] != (ffn.hidden,) or layer.down_bias.shape != (ffn.hidden,):
+            raise AnatomyError(
+                f"layer {index}: repaired weights have {layer.down_weight.shape} and {layer.down_bias.shape}, this FFN "
+                f"has {ffn.hidden} outputs; next step: use the repair that was made with this plan"
+            )
+        if ffn.has_scales:
+            raise AnatomyError(
+                f"layer {index}: beside its bias, this FFN holds stored values of one for each neuron, the repair was "
+                "made without them; next step: pass the file that was exported from the checkpoint"
+            )
 
 
 def _cut_and_convert(

@@ -38,14 +38,14 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize("family", RULES)
 def test_the_graphs_anatomy_is_that_of_torch(family, exported):
     checkpoint, folder = exported[family]
-    anatomy, rule = anatomy_of_graph(
+    found, rule = anatomy_of_graph(
         OnnxModel(folder / "model.onnx"), TextReader(folder / "tokenizer.json"), PROBES, strong_threshold=0.35
     )
     expected = score_anatomy(checkpoint, PROBES)
     assert rule == RULES[family]
-    assert anatomy.fingerprint == expected.fingerprint
-    for similarity, torch_similarity in zip(anatomy.neuron_similarity, expected.neuron_similarity, strict=True):
-        np.testing.assert_allclose(similarity, torch_similarity, atol=2e-5)
+    assert found.fingerprint == expected.fingerprint
+    for own, torch_own in zip(found.neuron_similarity, expected.neuron_similarity, strict=True):
+        np.testing.assert_allclose(own, torch_own, atol=2e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -59,12 +59,12 @@ def test_padding_of_a_fixed_shape_changes_nothing(family, exported, tmp_path):
     onnx.save(model, tmp_path / "fixed.onnx")
     reader = TextReader(folder / "tokenizer.json", TextForm(16, batch=3, tokens=16, pad_token="[PAD]"))
     assert reader.inputs(PROBES[0])["input_ids"].shape == (3, 16)
-    anatomy, rule = anatomy_of_graph(OnnxModel(tmp_path / "fixed.onnx"), reader, PROBES, strong_threshold=0.35)
+    found, rule = anatomy_of_graph(OnnxModel(tmp_path / "fixed.onnx"), reader, PROBES, strong_threshold=0.35)
     assert rule == RULES[family]
-    for similarity, torch_similarity in zip(
-        anatomy.neuron_similarity, score_anatomy(checkpoint, PROBES).neuron_similarity, strict=True
+    for own, torch_own in zip(
+        found.neuron_similarity, score_anatomy(checkpoint, PROBES).neuron_similarity, strict=True
     ):
-        np.testing.assert_allclose(similarity, torch_similarity, atol=2e-5)
+        np.testing.assert_allclose(own, torch_own, atol=2e-5)
 
 
 @pytest.mark.parametrize("family", RULES)
