@@ -57,7 +57,7 @@ class Builder:
         value = helper.make_tensor_value_info
         inputs = [value("x", TensorProto.FLOAT, ["batch", "tokens", HIDDEN])]
         if ir_version < 4:
-            inputs += [value(name, one.data_type, list(one.dims)) for name, one in self.tensors.items()]
+            inputs += [value(name, tensor.data_type, list(tensor.dims)) for name, tensor in self.tensors.items()]
         outputs = [value(output, TensorProto.FLOAT, ["batch", "tokens", "classes"])]
         graph = helper.make_graph(self.nodes, "g", inputs, outputs, list(self.tensors.values()))
         opsets = [helper.make_opsetid("", opset), helper.make_opsetid(MS, 1)]
@@ -239,12 +239,12 @@ def attention(b: Builder, x: str, w: dict, i: int) -> str:
     return b.node("Add", mixed, x)
 
 
-SPELLINGS = {one.__name__: one for one in (
+SPELLINGS = {spelling.__name__: spelling for spelling in (
     plain, gemm, conv1d, bias_gelu, fast_gelu, quick_gelu, contrib_gelu, transposed, constants, columns,
 )}  # fmt: skip
 
 
-UNREAD = {one.__name__: one for one in (
+UNREAD = {spelling.__name__: spelling for spelling in (
     scaled_gemm, gated, split_gated, dynamic_int8, dequantised, normed_inside, residual_in_gemm, convolved,
     unknown_activation,
 )}  # fmt: skip
@@ -265,8 +265,8 @@ def ffn_model(spelling: str = "plain", layers=None, *, head=True, **options) -> 
     """Both layers, then a pooler and a classifier: two products with an activation between, but no residual."""
     b = Builder()
     x = "x"
-    for index, one in enumerate(layers or weights()):
-        x = SPELLINGS[spelling](b, x, one, index)
+    for index, layer in enumerate(layers or weights()):
+        x = SPELLINGS[spelling](b, x, layer, index)
     if head:
         generator = np.random.default_rng(7)
         pooler, classifier = (

@@ -13,6 +13,7 @@ import onnx
 from anatomy_export.bundle.manifest import FORMAT_VERSION, manifest_checksum
 from anatomy_export.core.errors import AnatomyError, VerifyError
 from anatomy_export.core.files import MANIFEST, sha256_file
+from anatomy_export.core.onnx_tensors import external_locations
 from anatomy_export.evaluation.tolerance import REFERENCE_TOLERANCE
 
 TRUNCATION_SIDES = ("right", "left")
@@ -231,33 +232,3 @@ def _strange_external_data(directory: Path, files: dict[str, str]) -> list[str]:
             if str(PurePosixPath(name).parent / location) not in files:
                 wrong.append(f"{name}: its weights lie in {_short(location)}, which the manifest does not name")
     return wrong
-
-
-def external_locations(model: onnx.ModelProto) -> set[str]:
-    """The files that a model's tensors lie in, as it names them, in its graphs and functions at any depth."""
-    tensors: list[onnx.TensorProto] = []
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            tensors += graph.initializer
-            tensors += [part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices)]
-            nodes += graph.node
-            continue
-        for attribute in nodes.pop().attribute:
-            sparse = (attribute.sparse_tensor, *attribute.sparse_tensors)
-            tensors += [
-                attribute.t,
-                *attribute.tensors,
-                *(part for one in sparse for part in (one.values, one.indices)),
-            ]
-            graphs += [attribute.g] if attribute.HasField("g") else []
-            graphs += attribute.graphs
-    return {
-        entry.value
-        for tensor in tensors
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }

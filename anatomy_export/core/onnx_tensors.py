@@ -6,15 +6,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import ml_dtypes
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 from onnx import TensorProto, numpy_helper
 
 from anatomy_export.core.errors import AnatomyError, first_line
 
+Part = TypeVar("Part", bound=Message)
 LARGEST_PROTOBUF = 2**31 - 1
 COPY_BYTES = 2**24
 ALIGNMENT = 4096
@@ -26,6 +28,7 @@ FLOAT_TYPES: dict[int, np.dtype] = {
     TensorProto.DOUBLE: np.dtype("<f8"),
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
+GRAPH_FIELDS = ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation")
 
 
 @dataclass(frozen=True)
@@ -156,21 +159,29 @@ def read_floats(tensor: TensorProto, folder: Path) -> np.ndarray:
         raise AnatomyError(
             f"tensor '{tensor.name}' is not floating-point; next step: cut the float32 file, then quantise the result"
         )
-    if is_external(tensor):
-        region = external_region(tensor, folder)
-        with open(region.path, "rb") as file:
-            file.seek(region.offset)
-            content = file.read(region.length)
-    elif tensor.HasField("raw_data"):
-        content = tensor.raw_data
-    else:
+    content = stored_bytes(tensor, folder)
+    if content is None:
         return small_array(tensor)
-    if len(content) != tensor_bytes(tensor):
+    if content.nbytes != tensor_bytes(tensor):
         raise AnatomyError(
-            f"tensor '{tensor.name}' has {len(content)} bytes, its shape {list(tensor.dims)} takes "
+            f"tensor '{tensor.name}' has {content.nbytes} bytes, its shape {list(tensor.dims)} takes "
             f"{tensor_bytes(tensor)}; next step: export the model again"
         )
-    return np.frombuffer(content, dtype).reshape(tuple(tensor.dims))
+    return content.view(dtype).reshape(tuple(tensor.dims))
+
+
+def stored_bytes(tensor: TensorProto, folder: Path) -> np.ndarray | None:
+    """The bytes of a tensor, those of an external file mapped where they lie; None where the protobuf holds numbers.
+
+    Raises:
+        AnatomyError: see `external_region`.
+    """
+    if not is_external(tensor):
+        return np.frombuffer(tensor.raw_data, np.uint8) if tensor.HasField("raw_data") else None
+    region = external_region(tensor, folder)
+    if not region.length:
+        return np.empty(0, np.uint8)
+    return np.asarray(np.memmap(region.path, np.uint8, "r", region.offset, (region.length,)))
 
 
 def small_array(tensor: TensorProto) -> np.ndarray:
@@ -185,25 +196,33 @@ def small_array(tensor: TensorProto) -> np.ndarray:
         raise AnatomyError(f"tensor '{tensor.name}' cannot be read ({first_line(error)})") from error
 
 
-def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: initializers and attributes, of nested graphs and functions too."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes.extend(graph.node)
+def parts(message: Message, kind: type[Part]) -> Iterator[Part]:
+    """Every message of a kind inside another, at any depth: the tensors of a model, the graphs nested in a node."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
             continue
-        for attribute in nodes.pop().attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                graphs.append(attribute.g)
-            graphs.extend(attribute.graphs)
+        for part in [value] if isinstance(value, Message) else value:
+            if isinstance(part, kind):
+                yield part
+            if not isinstance(part, TensorProto):
+                yield from parts(part, kind)
+
+
+def external_locations(model: onnx.ModelProto) -> set[str]:
+    """The files that a model's tensors lie in, as it names them."""
+    return {
+        entry.value for tensor in parts(model, TensorProto) for entry in tensor.external_data if entry.key == "location"
+    }
+
+
+def without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy but for the initializers of the main graph."""
+    copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy.metadata_props.extend(model.metadata_props)
+    copy.graph.name = model.graph.name
+    for field in GRAPH_FIELDS:
+        getattr(copy.graph, field).extend(getattr(model.graph, field))
+    return copy
 
 
 def without_large_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -212,22 +231,18 @@ def without_large_tensors(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         AnatomyError: an initializer does not hold as many bytes as its shape takes.
     """
-    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    small.metadata_props.extend(model.metadata_props)
-    graph, whole = small.graph, model.graph
-    graph.name = whole.name
-    for name in ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation"):
-        getattr(graph, name).extend(getattr(whole, name))
-    inputs = {value.name for value in whole.input}
-    for tensor in whole.initializer:
+    small = without_initializers(model)
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
         held = tensor_bytes(tensor) if is_external(tensor) else len(tensor.raw_data)
         if held <= INLINE_BYTES and not is_external(tensor):
-            graph.initializer.append(tensor)
+            small.graph.initializer.append(tensor)
             continue
         if held != tensor_bytes(tensor):
             raise AnatomyError(f"tensor '{tensor.name}' does not hold what its shape {list(tensor.dims)} takes")
         if tensor.name not in inputs:
-            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+            value = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            small.graph.input.append(value)
     return small
 
 

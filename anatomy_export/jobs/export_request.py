@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from anatomy_export.core.progress import Stage
+from anatomy_export.data.options import DataOptions
 from anatomy_export.evaluation.precision_gate import Precision, PrecisionReport
-from anatomy_export.jobs.source_data import DataOptions
 
 
 @dataclass(frozen=True)

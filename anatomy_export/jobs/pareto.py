@@ -16,10 +16,11 @@ from anatomy_export.core.resumable import PARETO, ResultFile
 from anatomy_export.core.version import __version__
 from anatomy_export.criteria.registry import find_criterion
 from anatomy_export.data.loading import Examples
+from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import Probes, choose_probes
 from anatomy_export.evaluation.metrics import compare_predictions
 from anatomy_export.evaluation.torch_classifier import class_probabilities
-from anatomy_export.jobs.source_data import DataOptions, load_model
+from anatomy_export.jobs.source_data import load_model
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length, weights_identity
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint

@@ -9,15 +9,15 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import require_free_file, staged_file
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Dataset, Examples, load_dataset
+from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import choose_probes, load_probes
 from anatomy_export.evaluation.onnx_texts import CALIBRATION_TEXTS, Judge, config_classes
 from anatomy_export.evaluation.precision_gate import FP32, Precision
 from anatomy_export.evaluation.text_reader import TextReader, beside, text_form
-from anatomy_export.jobs.source_data import DataOptions
 from anatomy_export.plans.identity import UNRECORDED
 from anatomy_export.plans.plan import PrunePlan, read_plan
 from anatomy_export.plans.repair import read_repair
-from anatomy_export.surgery.cut import SliceResult, refuse_own_files, slice_onnx
+from anatomy_export.surgery.cut import SliceResult, slice_onnx
 from anatomy_export.surgery.model import OnnxModel
 from anatomy_export.surgery.plan_from_file import probes_plan, weights_plan
 
@@ -63,20 +63,13 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         given = None if request.plan is None else read_plan(request.plan)
         repair = None if given is None or request.plan is None else read_repair(given, request.plan.parent)
         model = OnnxModel(request.model)
-    if request.save_plan is not None:
-        _check_save_plan(request, model, request.save_plan)
-        require_free_file(request.save_plan, request.force)
+    _check_save_plan(request, model)
     reader = _reader(request, model)
     data = _data(request, model, progress)
-    plan = _own_plan(request, model, reader, data, progress) if given is None else given
+    plan = _plan_of_file(request, model, reader, data, progress) if given is None else given
     if plan.removed == 0:
         progress.note("note: the plan keeps every neuron, so the result computes what the model did")
-    judge = None if reader is None or data is None else _judge(request, data, reader, progress)
-    if judge is None and request.precision.converts and request.output is not None:
-        progress.note(
-            f"note: what {request.precision.name} costs in accuracy is not measured; "
-            "next step: pass labelled text as --data"
-        )
+    judge = _judge(request, data, reader, progress)
     with _plan_beside(request, plan):
         result = slice_onnx(
             model,
@@ -92,14 +85,13 @@ def run_slice(request: SliceRequest, progress: Progress) -> SliceResult:
         progress.note(UNRECORDED)
     if given is not None and (uncut := model.uncut()):
         progress.note(f"note: {uncut}")
-    if judge is not None:
-        _say_bad_labels(judge, result.accuracy[0], progress)
+    _note_bad_labels(judge, result.accuracy[0], progress)
     return result
 
 
-def _say_bad_labels(judge: Judge, accuracy: float | None, progress: Progress) -> None:
+def _note_bad_labels(judge: Judge | None, accuracy: float | None, progress: Progress) -> None:
     """Note an accuracy before the cut that whoever always names one class has too."""
-    if accuracy is not None and accuracy <= judge.majority_share and accuracy < 1:
+    if judge is not None and accuracy is not None and accuracy <= judge.majority_share and accuracy < 1:
         progress.note(
             f"note: before the cut the model is right on {accuracy:.1%} of the test texts, no more than by always "
             f"naming one class ({judge.majority_share:.1%}); next step: check --label-column and the class names"
@@ -117,12 +109,15 @@ def _plan_beside(request: SliceRequest, plan: PrunePlan) -> Iterator[None]:
         yield
 
 
-def _check_save_plan(request: SliceRequest, model: OnnxModel, path: Path) -> None:
-    """Raise AnatomyError where the plan would replace a file of the model that is cut, or of the result."""
-    refuse_own_files(model, path)
-    output = request.output
+def _check_save_plan(request: SliceRequest, model: OnnxModel) -> None:
+    """Raise AnatomyError where the plan would replace a file: of the model that is cut, of the result, or any other."""
+    path, output = request.save_plan, request.output
+    if path is None:
+        return
+    model.refuse_output(path)
     if output is not None and path.resolve() in (output.resolve(), output.with_name(f"{output.name}.data").resolve()):
         raise AnatomyError(f"--save-plan and --output are the same file {path}; next step: choose another --save-plan")
+    require_free_file(path, request.force)
 
 
 def _reader(request: SliceRequest, model: OnnxModel) -> TextReader | None:
@@ -150,8 +145,16 @@ def _data(request: SliceRequest, model: OnnxModel, progress: Progress) -> Datase
     return data
 
 
-def _judge(request: SliceRequest, data: Dataset, reader: TextReader, progress: Progress) -> Judge:
+def _judge(request: SliceRequest, data: Dataset | None, reader: TextReader | None, progress: Progress) -> Judge | None:
+    """What accuracy is measured by; None without labelled text, which is said where it matters."""
     options = request.data
+    if reader is None or data is None:
+        if request.precision.converts and request.output is not None:
+            progress.note(
+                f"note: what {request.precision.name} costs in accuracy is not measured; "
+                "next step: pass labelled text as --data"
+            )
+        return None
     if request.precision.calibrated and not len(data.train):
         raise AnatomyError(
             f"data {options.data}: no train texts, which static int8 takes its ranges from; "
@@ -189,7 +192,7 @@ def _note_cut_off(reader: TextReader, texts: Collection[str], progress: Progress
         )
 
 
-def _own_plan(
+def _plan_of_file(
     request: SliceRequest, model: OnnxModel, reader: TextReader | None, data: Dataset | None, progress: Progress
 ) -> PrunePlan:
     if not request.allow_uncut:

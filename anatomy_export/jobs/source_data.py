@@ -6,29 +6,10 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.labels import class_names
 from anatomy_export.data.loading import Dataset, load_dataset, load_texts
+from anatomy_export.data.options import DataOptions
 from anatomy_export.evaluation.label_check import check_dense_accuracy
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.zoo.embedded import ModelSource, resolve_model
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Which labelled text, and how much of it. Lengths are in tokens, counts in examples.
-
-    `calibration_examples` None: 1,024, of at most 65,536 tokens in all, where neurons are measured or repaired on them,
-    else 32 to verify on. `unlabelled` text is calibrated on, and nothing else. `allow_bad_labels` goes on with labels
-    that the dense model's classes do not fit.
-    """
-
-    data: str | None = None
-    text_column: str = "text"
-    label_column: str = "label"
-    split_column: str | None = None
-    max_length: int | None = None
-    eval_examples: int | None = None
-    calibration_examples: int | None = None
-    unlabelled: bool = False
-    allow_bad_labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.core.resumable import STUDY, ResultFile
 from anatomy_export.core.version import __version__
 from anatomy_export.data.loading import Examples
+from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import choose_probes, load_probes
 from anatomy_export.evaluation.metrics import compare_predictions, wilson_interval
 from anatomy_export.evaluation.torch_classifier import EncodedTexts, encode_texts, encoded_probabilities
 from anatomy_export.jobs.score import save_anatomy
-from anatomy_export.jobs.source_data import DataOptions, load_model
+from anatomy_export.jobs.source_data import load_model
 from anatomy_export.models.checkpoint import Checkpoint, weights_identity
 from anatomy_export.models.families import family_of
 from anatomy_export.models.prune import mask_neurons_

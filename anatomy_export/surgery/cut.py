@@ -1,7 +1,7 @@
 """Cut the FFNs of an existing ONNX file by a plan, without torch: the same function as slicing the torch model."""
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from anatomy_export.plans.fingerprint import ffn_fingerprint
 from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
 from anatomy_export.surgery.edit import Editor
-from anatomy_export.surgery.masked import NotRunError, masked_run
+from anatomy_export.surgery.masked import MaskedRun, NotRunError, masked_run
 from anatomy_export.surgery.model import FINGERPRINT, WIDTHS, OnnxModel, damage_is_refused
 from anatomy_export.surgery.recorded_logits import check_file_logits
 
@@ -47,7 +47,7 @@ class SliceResult:
     plan_sha256: str
     source_fingerprint: str
     fingerprint: str | None
-    precision: str = "fp32"
+    precision: str = FP32.name
     accuracy: tuple[float | None, float | None] = (None, None)
     judged: PrecisionReport | None = None
     max_abs_error: float | None = None
@@ -72,6 +72,74 @@ class SliceResult:
         }
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """A model, as many layers as the plan has, and what is to become of it."""
+
+    model: OnnxModel
+    plan: PrunePlan
+    repair: Repair | None
+    progress: Progress
+
+    def checked(self) -> SliceResult:
+        """What the cut will be.
+
+        Raises:
+            AnatomyError: plan or repair are not for this model.
+        """
+        model, plan = self.model, self.plan
+        with self.progress.stage(f"check that the plan is for {model.path.name}"):
+            fingerprint = model.check_fingerprint(plan.fingerprint)
+            plan.check_model(fingerprint, model.widths)
+            if plan.recorded_logits is not None:
+                check_file_logits(model, plan.recorded_logits, self.progress)
+            _check_repair_fits(model, self.repair)
+        layers = tuple(
+            LayerCut(place, layer.width, len(layer.keep), ffn.found_as)
+            for place, layer, ffn in zip(model.places, plan.layers, model.ffns, strict=True)
+        )
+        size = sum(file.stat().st_size for file in model.files())
+        return SliceResult(None, layers, (size, None), plan.sha256, fingerprint, None)
+
+    def write(self, staged: Path) -> tuple[str, float | None]:
+        """Write the cut model to `staged`, its external data beside it.
+
+        Returns:
+            Its fingerprint, and the largest error against the model with the same neurons masked; None where that was
+            not run, which is said.
+
+        Raises:
+            AnatomyError: it cannot be cut, or the result is not valid or computes something else.
+        """
+        model, plan, repair, progress = self.model, self.plan, self.repair, self.progress
+        masked, reason = self._masked_run()
+        with progress.stage("cut"), damage_is_refused(model.path):
+            editor = Editor(model.proto, model.graph, DataFile(staged.parent, f"{staged.name}.data"))
+            fingerprint = ffn_fingerprint(
+                ffn.cut_(editor, np.array(layer.keep), None if repair is None else repair.layers[layer.layer])
+                for layer, ffn in zip(plan.layers, model.ffns, strict=True)
+            )
+            known = fingerprint if model.is_float32 else None
+            editor.finish_()
+            _set_metadata(model, plan, known)
+            editor.save(staged, model.folder)
+        with progress.stage("check the result"), damage_is_refused(model.path):
+            _check_is_valid(model, progress)
+            _check(OnnxModel(staged, model.proto).for_layers(len(plan.layers)), plan, known)
+            max_error = None if masked is None else masked.max_error(staged)
+        if masked is None:
+            progress.note(f"note: the cut file was not run beside the uncut one with its neurons masked: {reason}")
+        return fingerprint, max_error
+
+    def _masked_run(self) -> tuple[MaskedRun | None, str]:
+        """What the uncut model computes with its neurons masked; None where it does not run, and why."""
+        with self.progress.stage("run it with the neurons masked"), damage_is_refused(self.model.path):
+            try:
+                return masked_run(self.model, self.plan, self.repair), ""
+            except NotRunError as error:
+                return None, str(error)
+
+
 def slice_onnx(
     model: OnnxModel,
     plan: PrunePlan,
@@ -94,56 +162,40 @@ def slice_onnx(
         VerifyError: the lower precision loses more accuracy than it may.
         MissingExtraError: another precision, but no onnxruntime.
     """
-    model = model.for_layers(len(plan.layers))
-    with progress.stage(f"check that the plan is for {model.path.name}"):
-        source_fingerprint = model.check_fingerprint(plan.fingerprint)
-        plan.check_model(source_fingerprint, model.widths)
-        if plan.recorded_logits is not None:
-            check_file_logits(model, plan.recorded_logits, progress)
-        _check_repair_fits(model, repair)
-    before = sum(file.stat().st_size for file in model.files())
-    layers = tuple(
-        LayerCut(place, layer.width, len(layer.keep), ffn.found_as)
-        for place, layer, ffn in zip(model.places, plan.layers, model.ffns, strict=True)
-    )
-    fingerprint = after = judged = accuracy = accuracy_before = max_error = None
-    if output is not None:
-        refuse_own_files(model, output)
-        with staged_file(output, force, part=f"{output.name}.data") as staged:
-            if judge is not None:
-                with progress.stage(f"accuracy of {model.path.name} on {len(judge.test)} texts"):
-                    accuracy_before = judge.accuracy(model.path, str(model.path))
-            if precision.converts:
-                fingerprint, max_error, judged = _cut_and_convert(
-                    model, plan, repair, staged, precision, judge, progress
-                )
-            else:
-                fingerprint, max_error = _cut_and_write(model, plan, repair, staged, progress)
-            if judged is not None:
-                accuracy = judged.accuracy
-            elif judge is not None:
-                with progress.stage(f"accuracy of the cut model on {len(judge.test)} texts"):
-                    accuracy = judge.accuracy(staged, "the cut model")
-            after = sum(path.stat().st_size for path in staged.parent.iterdir())
-    return SliceResult(
-        output=output,
-        layers=layers,
-        size_bytes=(before, after),
-        plan_sha256=plan.sha256,
-        source_fingerprint=source_fingerprint,
+    cut = _Cut(model.for_layers(len(plan.layers)), plan, repair, progress)
+    result = replace(cut.checked(), output=output, precision=precision.name)
+    if output is None:
+        return result
+    model.refuse_output(output)
+    with staged_file(output, force, part=f"{output.name}.data") as staged:
+        return _write(cut, result, staged, precision, judge)
+
+
+def _write(cut: _Cut, result: SliceResult, staged: Path, precision: Precision, judge: Judge | None) -> SliceResult:
+    """Write the cut file to `staged`, in the precision asked for, and judge it; `result` with what that came to."""
+    model, progress, judged = cut.model, cut.progress, None
+    before = _accuracy(judge, model.path, model.path.name, str(model.path), progress)
+    if precision.converts:
+        fingerprint, max_error, judged = _cut_and_convert(cut, staged, precision, judge)
+    else:
+        fingerprint, max_error = cut.write(staged)
+    after = judged.accuracy if judged else _accuracy(judge, staged, "the cut model", "the cut model", progress)
+    size = sum(path.stat().st_size for path in staged.parent.iterdir())
+    return replace(
+        result,
+        size_bytes=(result.size_bytes[0], size),
         fingerprint=fingerprint,
-        precision=precision.name,
-        accuracy=(accuracy_before, accuracy),
+        accuracy=(before, after),
         judged=judged,
         max_abs_error=max_error,
     )
 
 
-def refuse_own_files(model: OnnxModel, output: Path) -> None:
-    """Raise AnatomyError where writing `output` would replace what it is made from."""
-    own = {path.resolve() for path in model.files()}
-    if {output.resolve(), output.with_name(f"{output.name}.data").resolve()} & own:
-        raise AnatomyError(f"output {output} would replace the model that is cut; next step: choose another --output")
+def _accuracy(judge: Judge | None, path: Path, what: str, name: str, progress: Progress) -> float | None:
+    if judge is None:
+        return None
+    with progress.stage(f"accuracy of {what} on {len(judge.test)} texts"):
+        return judge.accuracy(path, name)
 
 
 def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
@@ -163,13 +215,7 @@ def _check_repair_fits(model: OnnxModel, repair: Repair | None) -> None:
 
 
 def _cut_and_convert(
-    model: OnnxModel,
-    plan: PrunePlan,
-    repair: Repair | None,
-    staged: Path,
-    precision: Precision,
-    judge: Judge | None,
-    progress: Progress,
+    cut: _Cut, staged: Path, precision: Precision, judge: Judge | None
 ) -> tuple[str, float | None, PrecisionReport | None]:
     """Cut in float32, then write that in another precision to `staged`.
 
@@ -179,17 +225,18 @@ def _cut_and_convert(
     Raises:
         AnatomyError: the file's weights are not float32. VerifyError: it loses more accuracy than it may.
     """
-    if not model.is_float32:
+    progress = cut.progress
+    if not cut.model.is_float32:
         raise AnatomyError(
-            f"{model.path}: its weights are not float32, --precision {precision.name} starts from such; "
+            f"{cut.model.path}: its weights are not float32, --precision {precision.name} starts from such; "
             "next step: leave --precision out"
         )
     with tempfile.TemporaryDirectory(dir=staged.parent) as folder:
-        cut = Path(folder) / "cut.onnx"
-        fingerprint, max_error = _cut_and_write(model, plan, repair, cut, progress)
+        exact = Path(folder) / "cut.onnx"
+        fingerprint, max_error = cut.write(exact)
         with progress.stage(f"convert to {precision.name}"):
             calibration = judge.calibration_inputs() if judge is not None and precision.calibrated else ()
-            conversion = convert_precision(cut, staged, precision, calibration)
+            conversion = convert_precision(exact, staged, precision, calibration)
             TextSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
         if note := target_cpu_note(conversion):
             progress.note(note)
@@ -197,60 +244,22 @@ def _cut_and_convert(
             return fingerprint, max_error, None
         with progress.stage(f"compare {precision.name} with fp32 on {len(judge.validation) + len(judge.test)} texts"):
             if precision.name == "fp16":
-                check_fp16_range(cut, staged, judge.range_inputs())
-            report = judge.report(cut, staged, precision, conversion)
+                check_fp16_range(exact, staged, judge.range_inputs())
+            report = judge.report(exact, staged, precision, conversion)
             report.raise_for_drop()
     return fingerprint, max_error, report
 
 
-def _cut_and_write(
-    model: OnnxModel, plan: PrunePlan, repair: Repair | None, staged: Path, progress: Progress
-) -> tuple[str, float | None]:
-    """Write the cut model to `staged`, its external data beside it.
-
-    Returns:
-        Its fingerprint, and the largest error against the model with the same neurons masked; None where that was not
-        run, which is said.
-
-    Raises:
-        AnatomyError: it cannot be cut, or the result is not valid or computes something else.
-    """
-    masked, max_error, reason = None, None, ""
-    with progress.stage("run it with the neurons masked"), damage_is_refused(model.path):
-        try:
-            masked = masked_run(model, plan, repair)
-        except NotRunError as error:
-            reason = str(error)
-    editor = Editor(model.proto, model.graph, DataFile(staged.parent, f"{staged.name}.data"))
-    with progress.stage("cut"), damage_is_refused(model.path):
-        found = ffn_fingerprint(
-            ffn.cut_(editor, np.array(layer.keep), None if repair is None else repair.layers[layer.layer])
-            for layer, ffn in zip(plan.layers, model.ffns, strict=True)
-        )
-        exact = model.is_float32
-        editor.finish_()
-        _set_metadata(model, plan, found if exact else None)
-        editor.save(staged, model.folder)
-    with progress.stage("check the result"), damage_is_refused(model.path):
-        _check_is_valid(model, progress)
-        _check(OnnxModel(staged, model.proto).for_layers(len(plan.layers)), plan, found if exact else None)
-        if masked is not None:
-            max_error = masked.max_error(staged)
-    if masked is None:
-        progress.note(f"note: the cut file was not run beside the uncut one with its neurons masked: {reason}")
-    return found, max_error
-
-
 def _set_metadata(model: OnnxModel, plan: PrunePlan, fingerprint: str | None) -> None:
     """Keep what the file says of itself; say what is new in the words of an export."""
-    new = {
+    metadata = {
+        **model.metadata,
         "anatomy.mode": "slice",
         "anatomy.plan_sha256": plan.sha256,
         "anatomy.source_fingerprint": plan.fingerprint,
         WIDTHS: ",".join(map(str, plan.kept_widths)),
         "anatomy.criterion": plan.criterion,
     }
-    metadata = {**model.metadata, **new}
     metadata.pop(FINGERPRINT, None)
     if fingerprint is not None:
         metadata[FINGERPRINT] = fingerprint
@@ -271,12 +280,12 @@ def _check_is_valid(cut: OnnxModel, progress: Progress) -> None:
     Raises:
         AnatomyError: it is not valid ONNX whose shapes agree, and the uncut file is.
     """
-    found = _invalid(cut.proto)
-    if not found:
+    reason = _invalid(cut.proto)
+    if not reason:
         return
     before = _invalid(read_model(cut.path))
     if not before:
-        raise AnatomyError(f"the cut model is not valid ONNX ({found}), the uncut one is; next step: report this")
+        raise AnatomyError(f"the cut model is not valid ONNX ({reason}), the uncut one is; next step: report this")
     progress.note(f"note: {cut.path} is not valid ONNX, before the cut as after ({before})")
 
 

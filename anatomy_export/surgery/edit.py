@@ -11,11 +11,11 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 from anatomy_export.core.onnx_tensors import (
     FIRST_IR_WITH_FREE_INITIALIZERS,
     DataFile,
-    all_tensors,
     is_external,
+    parts,
     stored_dtype,
 )
-from anatomy_export.surgery.graph import SMALL, Constant, Graph, Use
+from anatomy_export.surgery.graph import SMALL, Constant, Graph, Use, set_nodes_
 
 DATA_FIELDS = (
     "float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data", "raw_data", "external_data",
@@ -39,19 +39,20 @@ class Editor:
     def replace_(self, uses: Sequence[Use], array: np.ndarray) -> None:
         """Put `array`, stored once, at inputs of nodes, which take it in the type that they took before; others see no
         change. Where that was cast from the array's type, it still is."""
-        names = [self.graph.nodes[use.node].input[use.input] for use in uses]
-        found = self.graph.constant(names[0])
+        names = [self.graph.value_at(use) for use in uses]
+        constant = self.graph.constant(names[0])
         name = self._store(names, array)
-        if found is not None and self._keeps_type(found, array):
-            cast = onnx.helper.make_node("Cast", [name], [self._unique(name)], self._unique("Cast"), to=found.data_type)
+        if constant is not None and self._keeps_type(constant, array):
+            inner, name = name, self._unique(name)
+            cast = onnx.helper.make_node("Cast", [inner], [name], self._unique("Cast"), to=constant.data_type)
             self.before.setdefault(min(use.node for use in uses), []).append(cast)
-            name = cast.output[0]
         for use in uses:
             self.graph.nodes[use.node].input[use.input] = name
 
     @staticmethod
-    def _keeps_type(found: Constant, array: np.ndarray) -> bool:
-        return found.cast not in (None, found.tensor.data_type) and array.dtype == stored_dtype(found.tensor.data_type)
+    def _keeps_type(constant: Constant, array: np.ndarray) -> bool:
+        stored = constant.tensor.data_type
+        return constant.cast not in (None, stored) and array.dtype == stored_dtype(stored)
 
     def replace_size_(self, reshape: int, use: Use, array: np.ndarray) -> None:
         """The same for the size that a Reshape takes, itself or through a Concat that others may share."""
@@ -59,14 +60,14 @@ class Editor:
             self.replace_([use], array)
             return
         node, concat = self.graph.nodes[reshape], self.graph.nodes[use.node]
-        own = NodeProto()
-        own.CopyFrom(concat)
-        own.name = self._unique(concat.name or concat.output[0])
-        own.output[0] = self._unique(concat.output[0])
-        own.input[use.input] = self._store([concat.input[use.input]], array, shared=True)
+        copy = NodeProto()
+        copy.CopyFrom(concat)
+        copy.name = self._unique(concat.name or concat.output[0])
+        copy.output[0] = self._unique(concat.output[0])
+        copy.input[use.input] = self._store([concat.input[use.input]], array, shared=True)
         self.let_go.add(node.input[1])
-        node.input[1] = own.output[0]
-        self.before.setdefault(reshape, []).append(own)
+        node.input[1] = copy.output[0]
+        self.before.setdefault(reshape, []).append(copy)
 
     def add_after_(self, indices: Sequence[int], array: np.ndarray, data_type: int) -> None:
         """Add an array to what nodes give; those who use it see the sum."""
@@ -90,11 +91,11 @@ class Editor:
         """Keep `array` under the first of `names`, one for each use, where no other node uses that; else under a new
         one, which is that of an equal small array in the place of the same name."""
         graph, name = self.graph, names[0]
-        found = graph.constant(name)
-        external = found is not None and is_external(found.tensor)
+        constant = graph.constant(name)
+        external = constant is not None and is_external(constant.tensor)
         data_type: int = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        if found is not None:
-            data_type = found.tensor.data_type if self._keeps_type(found, array) else found.data_type
+        if constant is not None:
+            data_type = constant.tensor.data_type if self._keeps_type(constant, array) else constant.data_type
         alone = len(graph.uses[name]) == names.count(name) and not graph.escapes(name)
         if alone and name in graph.initializers and not shared:
             tensor = graph.initializers[name]
@@ -142,9 +143,9 @@ class Editor:
                     dims[axis].dim_value = narrower
 
     def _unique(self, name: str) -> str:
-        new = next(found for count in range(len(self.names) + 1) if (found := f"{name}_cut{count}") not in self.names)
-        self.names.add(new)
-        return new
+        free = next(free for count in range(len(self.names) + 1) if (free := f"{name}_cut{count}") not in self.names)
+        self.names.add(free)
+        return free
 
     def finish_(self) -> None:
         """Put new nodes in their places and drop constants, and what only led to them, that no node uses any more."""
@@ -155,11 +156,9 @@ class Editor:
         gone, dropped = self._unused(nodes)
         kept = [node for node in nodes if id(node) not in gone]
         if len(kept) != len(self.graph.nodes) or self.before or self.after:
-            copies = [NodeProto.FromString(node.SerializeToString()) for node in kept]
-            del proto.node[:]
-            proto.node.extend(copies)
+            set_nodes_(proto, kept)
         for field in (proto.initializer, proto.value_info, proto.input):
-            for index in range(len(field) - 1, -1, -1):
+            for index in reversed(range(len(field))):
                 if field[index].name in dropped:
                     del field[index]
 
@@ -171,23 +170,22 @@ class Editor:
         left = list(self.let_go)
         while left:
             name = left.pop()
-            if uses[name] or name in dropped or self.graph.escapes(name):
+            maker = self.graph.maker(name)
+            names = [name] if maker is None else [output for output in maker.output if output]
+            if name in dropped or any(uses[output] or self.graph.escapes(output) for output in names):
                 continue
-            if name in self.graph.initializers:
-                dropped.add(name)
-            elif name in self.graph.producer:
-                node = self.graph.nodes[self.graph.producer[name]]
-                if any(uses[one] or self.graph.escapes(one) for one in node.output):
-                    continue
-                gone.add(id(node))
-                dropped.update(one for one in node.output if one)
-                uses.subtract(node.input)
-                left += [one for one in node.input if one]
+            if maker is not None:
+                gone.add(id(maker))
+                uses.subtract(maker.input)
+                left += [entry for entry in maker.input if entry]
+            elif name not in self.graph.initializers:
+                continue
+            dropped.update(names)
         return gone, dropped
 
     def save(self, path: Path, folder: Path) -> None:
         """Write the model to `path`, and the external tensors that are not yet in `data` from those in `folder`."""
-        for tensor in all_tensors(self.model):
+        for tensor in parts(self.model, TensorProto):
             if is_external(tensor) and not self.data.holds(tensor):
                 self.data.copy(tensor, folder)
         path.write_bytes(self.model.SerializeToString())

@@ -1,9 +1,9 @@
 """Who makes and who uses each value of an ONNX graph, and which values are constants."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from math import prod
 
@@ -12,7 +12,13 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.core.onnx_tensors import FLOAT_TYPES, is_external, small_array, without_large_tensors
+from anatomy_export.core.onnx_tensors import (
+    FLOAT_TYPES,
+    is_external,
+    parts,
+    small_array,
+    without_large_tensors,
+)
 from anatomy_export.surgery.operators import ELEMENTWISE, FUSED_MATMUL, GEMMS, PASSING, SKIP_NORMS, STANDARD
 
 MOST_STEPS = 64
@@ -26,12 +32,24 @@ def operator(node: NodeProto) -> str:
     return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
 
 
+def label(node: NodeProto) -> str:
+    """What a message calls a node: its name, else that of its first output."""
+    return node.name or node.output[0]
+
+
 def attribute(node: NodeProto, name: str, default):
     """An attribute's value, or the default where the node has none."""
-    for one in node.attribute:
-        if one.name == name:
-            return onnx.helper.get_attribute_value(one)
-    return default
+    entry = next((entry for entry in node.attribute if entry.name == name), None)
+    return default if entry is None else onnx.helper.get_attribute_value(entry)
+
+
+def through_transpose(node: NodeProto, axis: int, *, back: bool = False) -> int | None:
+    """The axis that `axis` of a Transpose's input becomes, or the other way `back`; both counted from the end. None
+    where there is none."""
+    perm = list(attribute(node, "perm", [1, 0]))
+    if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
+        return None
+    return (perm[axis] if back else perm.index(len(perm) + axis)) - len(perm)
 
 
 @dataclass(frozen=True)
@@ -95,6 +113,27 @@ class Graph:
         """Is the value an output of the graph, or used in a graph nested in it?"""
         return name in self.outputs or name in self.captured
 
+    def maker(self, name: str) -> NodeProto | None:
+        """The node that computes a value; None for an input of the graph and an initializer."""
+        return self.nodes[self.producer[name]] if name in self.producer else None
+
+    def origin(self, name: str) -> int | None:
+        """The node that computes a value, seen through those that only pass it on; None for an input of the graph."""
+        for _ in range(MOST_STEPS):
+            index = self.producer.get(name)
+            if index is None or operator(self.nodes[index]) not in PASSING:
+                return index
+            name = self.nodes[index].input[0]
+        return None
+
+    def value_at(self, use: Use) -> str:
+        """The name of the value that is used."""
+        return self.nodes[use.node].input[use.input]
+
+    def constant_at(self, use: Use) -> Constant | None:
+        """The stored tensor behind a node's input; None where that is computed."""
+        return self.constant(self.value_at(use))
+
     def constant(self, name: str) -> Constant | None:
         """The stored tensor behind a value, through Identity, Cast and Transpose; None where it is computed."""
         if name not in self._constants:
@@ -106,9 +145,9 @@ class Graph:
         for _ in range(MOST_STEPS):
             if name in self.initializers:
                 return Constant(name, self.initializers[name], flipped, cast)
-            if name not in self.producer:
+            node = self.maker(name)
+            if node is None:
                 return None
-            node = self.nodes[self.producer[name]]
             kind = operator(node)
             if kind == "Constant":
                 tensor = constant_tensor(node)
@@ -158,15 +197,15 @@ class Graph:
 
     def array(self, name: str) -> np.ndarray | None:
         """A constant of at most `SMALL` elements; None where there is none. Under an Unsqueeze it is a vector."""
-        maker = self.producer.get(name)
-        if maker is not None and operator(self.nodes[maker]) == "Unsqueeze":
-            inner = self.array(self.nodes[maker].input[0])
+        node = self.maker(name)
+        if node is not None and operator(node) == "Unsqueeze":
+            inner = self.array(node.input[0])
             return None if inner is None else inner.reshape(-1)
-        found = self.constant(name)
-        if found is None or found.size > SMALL or is_external(found.tensor):
+        constant = self.constant(name)
+        if constant is None or constant.size > SMALL or is_external(constant.tensor):
             return None
-        array = small_array(found.tensor)
-        return array.T if found.flipped else array
+        array = small_array(constant.tensor)
+        return array.T if constant.flipped else array
 
 
 def sort_nodes_(graph: GraphProto) -> None:
@@ -179,38 +218,39 @@ def sort_nodes_(graph: GraphProto) -> None:
     needed = [{producer[name] for name in names_used(node) if name in producer} for node in graph.node]
     if all(max(before, default=-1) < index for index, before in enumerate(needed)):
         return
-    followers = defaultdict(list)
-    for index, before in enumerate(needed):
-        for other in before:
-            followers[other].append(index)
-    missing = [len(before) for before in needed]
-    ready = [index for index, count in enumerate(missing) if not count]
-    order = []
-    while ready:
-        order.append(heappop(ready))
-        for index in followers[order[-1]]:
-            missing[index] -= 1
-            if not missing[index]:
-                heappush(ready, index)
-    if len(order) < len(needed):
-        stuck = next(node for node, count in zip(graph.node, missing, strict=True) if count)
+    sorter = TopologicalSorter(dict(enumerate(needed)))
+    try:
+        sorter.prepare()
+    except CycleError as error:
         raise AnatomyError(
-            f"node '{stuck.name or stuck.output[0]}' uses a value that is computed from its own; "
+            f"node '{label(graph.node[error.args[1][0]])}' uses a value that is computed from its own; "
             "next step: export the model again"
-        )
-    nodes = [NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
+        ) from error
+    ready: list[int] = []
+    order: list[int] = []
+    while sorter.is_active():
+        for index in sorter.get_ready():
+            heappush(ready, index)
+        order.append(heappop(ready))
+        sorter.done(order[-1])
+    set_nodes_(graph, [graph.node[index] for index in order])
+
+
+def set_nodes_(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    """Give a graph other nodes, some of its own among them."""
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(copies)
 
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:
     """What a Constant node holds; None for text and sparse values."""
-    for one in node.attribute:
-        if one.name == "value":
-            return one.t
-        if one.name in ("value_float", "value_floats", "value_int", "value_ints"):
-            dtype = np.float32 if "float" in one.name else np.int64
-            return onnx.numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(one), dtype))
+    for entry in node.attribute:
+        if entry.name == "value":
+            return entry.t
+        if entry.name in ("value_float", "value_floats", "value_int", "value_ints"):
+            dtype = np.float32 if "float" in entry.name else np.int64
+            return onnx.numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(entry), dtype))
     return None
 
 
@@ -219,26 +259,10 @@ def names_used(node: NodeProto) -> set[str]:
     return {name for name in node.input if name} | _names_inside(node)
 
 
-def nested_nodes(node: NodeProto) -> Iterator[NodeProto]:
-    """The nodes of the graphs nested in a node."""
-    for graph in _nested_graphs(node):
-        yield from graph.node
-
-
 def _names_inside(node: NodeProto) -> set[str]:
     """Names that the graphs nested in a node use."""
     names: set[str] = set()
-    for graph in _nested_graphs(node):
+    for graph in parts(node, GraphProto):
         names |= {value.name for value in graph.output}
         names |= {name for inner in graph.node for name in inner.input}
     return names
-
-
-def _nested_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs in a node's attributes, and those nested in them."""
-    left = [node]
-    while left:
-        for one in left.pop().attribute:
-            for graph in (*([one.g] if one.HasField("g") else []), *one.graphs):
-                yield graph
-                left.extend(graph.node)

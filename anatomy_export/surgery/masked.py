@@ -24,6 +24,7 @@ from anatomy_export.plans.repair import LayerRepair, Repair
 from anatomy_export.surgery.ffn import Ffn
 from anatomy_export.surgery.graph import MOST_STEPS, Graph, operator
 from anatomy_export.surgery.model import OnnxModel
+from anatomy_export.surgery.operators import OF_ONE_VALUE
 from anatomy_export.surgery.weights import OnnxFfn
 from anatomy_export.surgery.weights_apart import drop_unread_, weights_apart
 
@@ -63,9 +64,9 @@ class MaskedRun:
             raise AnatomyError(
                 f"the cut file does not run, the uncut one does ({first_line(error)[:200]}); next step: report this"
             ) from error
-        for expected, found in zip(self.outputs, computed, strict=True):
+        for expected, outputs in zip(self.outputs, computed, strict=True):
             for name, value in expected.items():
-                difference = _difference(value, found[name])
+                difference = _difference(value, outputs[name])
                 limit = scaled_tolerance(value[np.isfinite(value)], self.tolerance)
                 if difference > limit:
                     raise AnatomyError(
@@ -92,25 +93,34 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     names = [value.name for value in model.proto.graph.output if value.name in model.graph.computed]
     if not names:
         raise NotRunError("none of its outputs is computed from its inputs")
-    ran: list[tuple[Inputs, dict[str, np.ndarray]]] = []
-    reason = "it has no inputs that can be made up"
     masked, weights = _masked(model, plan, repair)
     try:
         session = _session(masked.SerializeToString(), weights)
     except Exception as error:
         raise NotRunError(f"ONNX Runtime refuses the uncut one ({first_line(error)[:200]})") from error
-    for seed, shape in enumerate(SHAPES):
-        try:
-            batch = _inputs(model.graph, shape, np.random.default_rng(seed))
-            ran.append((batch, _outputs(session, batch, names)))
-        except Exception as error:
-            reason = f"the uncut one does not run on inputs made up for it ({first_line(error)[:200]})"
-    if not ran:
-        raise NotRunError(reason)
-    inputs, outputs = zip(*ran, strict=True)
+    inputs, outputs = _run_made_up(session, model.graph, names)
     if not any(np.isfinite(value).any() for named in outputs for value in named.values()):
         raise NotRunError("none of its outputs holds numbers with a fraction")
-    return MaskedRun(inputs, outputs, _tolerance(model))
+    return MaskedRun(tuple(inputs), tuple(outputs), _tolerance(model))
+
+
+def _run_made_up(session, graph: Graph, names: list[str]) -> tuple[list[Inputs], list[dict[str, np.ndarray]]]:
+    """Inputs of every shape that the session takes, and the named outputs of each.
+
+    Raises:
+        NotRunError: it takes none.
+    """
+    inputs, outputs, reason = [], [], ""
+    for seed, shape in enumerate(SHAPES):
+        try:
+            batch = _inputs(graph, shape, np.random.default_rng(seed))
+            outputs.append(_outputs(session, batch, names))
+            inputs.append(batch)
+        except Exception as error:
+            reason = f"the uncut one does not run on inputs made up for it ({first_line(error)[:200]})"
+    if not inputs:
+        raise NotRunError(reason)
+    return inputs, outputs
 
 
 def _tolerance(model: OnnxModel) -> float:
@@ -119,12 +129,12 @@ def _tolerance(model: OnnxModel) -> float:
     return max(TOLERANCE, *(EPSILONS * float(ml_dtypes.finfo(FLOAT_TYPES[kind]).eps) for kind in kinds))
 
 
-def _difference(expected: np.ndarray, found: np.ndarray) -> float:
+def _difference(expected: np.ndarray, computed: np.ndarray) -> float:
     """The largest difference where a number is expected; infinite where there is none, or the shape is another."""
-    if expected.shape != found.shape:
+    if expected.shape != computed.shape:
         return float("inf")
     compared = np.isfinite(expected)
-    differences = np.abs(expected[compared].astype(np.float64) - found[compared].astype(np.float64))
+    differences = np.abs(expected[compared].astype(np.float64) - computed[compared].astype(np.float64))
     return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
 
 
@@ -204,29 +214,29 @@ def _inputs(graph: Graph, shape: tuple[int, int], generator: np.random.Generator
         if value.name in graph.initializers:
             continue
         kind = value.type.tensor_type
-        dims = []
-        for axis, dim in enumerate(kind.shape.dim):
-            free = sizes.setdefault(dim.dim_param or f"{value.name}:{axis}", shape[min(axis, 1)])
-            dims.append(dim.dim_value if dim.HasField("dim_value") else free)
+        dims = [
+            dim.dim_value
+            if dim.HasField("dim_value")
+            else sizes.setdefault(dim.dim_param or f"{value.name}:{axis}", shape[min(axis, 1)])
+            for axis, dim in enumerate(kind.shape.dim)
+        ]
         if prod(dims) > MOST_NUMBERS:
             raise ValueError(f"input '{value.name}' has the shape {dims}")
-        made[value.name] = _value(graph, value.name, dims, generator).astype(
-            onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        )
+        numbers = _numbers(graph, value.name, kind.elem_type, dims, generator)
+        made[value.name] = numbers.astype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
     return made
 
 
-def _value(graph: Graph, name: str, dims: list[int], generator: np.random.Generator) -> np.ndarray:
+def _numbers(graph: Graph, name: str, kind: int, dims: list[int], generator: np.random.Generator) -> np.ndarray:
     """Ids where they look up a table, by the name's meaning or below its length; ones for other whole numbers."""
-    kind = next(value.type.tensor_type.elem_type for value in graph.proto.input if value.name == name)
     if kind in FLOAT_TYPES:
         return generator.standard_normal(dims)
     rows = _table_rows(graph, name)
     if "mask" in name or rows is None:
-        value = np.ones(dims)
+        ones = np.ones(dims)
         if "mask" in name and len(dims) == 2 and dims[0] > 1 and dims[1] > 2:
-            value[1:, -2:] = 0
-        return value
+            ones[1:, -2:] = 0
+        return ones
     if "type" in name or "segment" in name:
         return np.zeros(dims)
     if "position" in name:
@@ -247,7 +257,7 @@ def _table_rows(graph: Graph, name: str) -> int | None:
                 return table.shape[0]
             if node.op_type == "EmbedLayerNormalization":
                 table = graph.constant(node.input[use.input + 2]) if use.input < 2 else None
-                return table.shape[0] if table is not None else None
-            if operator(node) in ("Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze") and use.input == 0:
+                return None if table is None else table.shape[0]
+            if operator(node) in OF_ONE_VALUE and use.input == 0:
                 left.append(node.output[0])
     return None

@@ -11,9 +11,9 @@ from math import prod
 
 from onnx import NodeProto, TensorProto
 
-from anatomy_export.core.onnx_tensors import FLOAT_TYPES
+from anatomy_export.core.onnx_tensors import FLOAT_TYPES, parts
 from anatomy_export.surgery.ffn import Ffn, Refusal
-from anatomy_export.surgery.graph import Graph, attribute, constant_tensor, nested_nodes, operator
+from anatomy_export.surgery.graph import Graph, attribute, constant_tensor, label, operator
 from anatomy_export.surgery.operators import MICROSOFT, PASSING
 
 MOST_VALUES = 256
@@ -28,26 +28,20 @@ STRUCTURAL = PASSING | {
 LINEAR = STRUCTURAL | {"Add", "Sub", "Sum", "Neg"}
 
 
-def with_missed(graph: Graph, found: list[Ffn | Refusal]) -> list[Ffn | Refusal]:
-    """`found` with what looks like an FFN and is not among it, each in its place; every refusal says whether it is a
-    layer's."""
+def with_missed(graph: Graph, entries: list[Ffn | Refusal]) -> list[Ffn | Refusal]:
+    """`entries` with what looks like an FFN and is not among them, each in its place; every refusal says whether it is
+    a layer's."""
     flow = _Flow(graph)
-    known = {_place(entry) for entry in found}
+    known = {entry.node for entry in entries}
     merged = [
         entry if isinstance(entry, Ffn) else replace(entry, in_residual=flow.joins_residual(entry.node))
-        for entry in found
+        for entry in entries
     ]
-    for index in range(len(graph.nodes)):
+    for index, node in enumerate(graph.nodes):
         reason = None if index in known else flow.missed(index)
         if reason is not None:
-            node = graph.nodes[index]
-            place = next((at for at, entry in enumerate(merged) if _place(entry) > index), len(merged))
-            merged.insert(place, Refusal(node.name or node.output[0], reason, index, in_residual=True))
-    return merged
-
-
-def _place(entry: Ffn | Refusal) -> int:
-    return entry.down.node if isinstance(entry, Ffn) else entry.node
+            merged.append(Refusal(label(node), reason, index, in_residual=True))
+    return sorted(merged, key=lambda entry: entry.node)
 
 
 @dataclass(frozen=True)
@@ -69,12 +63,12 @@ class _Flow:
         node = self.graph.nodes[index]
         if operator(node) in EXPERTS:
             return "it is a mixture of experts in one operator"
-        if any(self._is_matrix(inner) for inner in nested_nodes(node)):
+        if any(map(self._is_matrix, parts(node, NodeProto))):
             return f"the graphs nested in its {node.op_type} are not searched"
         if not self._is_product(index):
             return None
         source = self._source(index)
-        if source is None or not any(self._is_nonlinear(one) for one in (*source.between, *source.products)):
+        if source is None or not any(map(self._is_nonlinear, (*source.between, *source.products))):
             return None
         if not self._fits(index, source) or not self.joins_residual(index):
             return None
@@ -92,19 +86,22 @@ class _Flow:
 
     def _stored(self, node: NodeProto) -> TensorProto | None:
         """The largest stored tensor of two axes or more that a node's inputs hold, whatever it is stored as."""
-        left = [name for name in node.input if name and name not in self.graph.computed]
+        left = self._fixed(node)
         stored: list[TensorProto] = []
         for _ in range(MOST_VALUES):
             if not left:
                 break
             name = left.pop()
-            tensor, maker = self.graph.initializers.get(name), self.graph.producer.get(name)
+            tensor, maker = self.graph.initializers.get(name), self.graph.maker(name)
             if tensor is None and maker is not None:
-                tensor = constant_tensor(self.graph.nodes[maker])
-                left += [one for one in self.graph.nodes[maker].input if one and one not in self.graph.computed]
+                tensor = constant_tensor(maker)
+                left += self._fixed(maker)
             if tensor is not None and len(tensor.dims) > 1:
                 stored.append(tensor)
         return max(stored, key=lambda tensor: prod(tensor.dims), default=None)
+
+    def _fixed(self, node: NodeProto) -> list[str]:
+        return [name for name in node.input if name and name not in self.graph.computed]
 
     def _source(self, index: int) -> _Source | None:
         """What feeds a product; None where that is more than other products, or values are mixed on the way."""
@@ -178,7 +175,7 @@ class _Flow:
         for product in (*source.products, index):
             node = nodes[product]
             tensor = self._stored(node)
-            where = f"{node.op_type} '{node.name or node.output[0]}' of '{tensor.name if tensor is not None else ''}'"
+            where = f"{node.op_type} '{label(node)}' of '{tensor.name if tensor is not None else ''}'"
             if tensor is not None and tensor.data_type not in FLOAT_TYPES:
                 return f"weights of its {where} are quantised (cut the float32 file, then quantise that)"
             scales = {name: attribute(node, name, 1.0) for name in ("alpha", "beta")}
@@ -186,11 +183,12 @@ class _Flow:
                 scaled = " and ".join(f"{name} {value:g}" for name, value in scales.items() if value != 1.0)
                 return f"its {where} has {scaled}"
         if len(source.products) > 1:
-            names = ", ".join(f"'{nodes[product].name or nodes[product].output[0]}'" for product in source.products)
+            names = ", ".join(f"'{label(nodes[product])}'" for product in source.products)
             return f"{len(source.products)} products feed its activation (a gated FFN?): {names}"
         first = nodes[source.products[0]]
-        split = next((nodes[one] for one in source.between if nodes[one].op_type in ("Split", "Slice", "Gather")), None)
+        between = [nodes[place] for place in source.between]
+        split = next((node for node in between if node.op_type in ("Split", "Slice", "Gather")), None)
         if split is not None:
-            return f"the {split.op_type} '{split.name or split.output[0]}' parts its neurons (a gated FFN?)"
-        kinds = sorted({operator(nodes[one]) for one in (*source.products, *source.between, index)})
-        return f"from '{first.name or first.output[0]}' on it is written as none that is known ({', '.join(kinds)})"
+            return f"the {split.op_type} '{label(split)}' parts its neurons (a gated FFN?)"
+        kinds = sorted({operator(nodes[place]) for place in (*source.products, *source.between, index)})
+        return f"from '{label(first)}' on it is written as none that is known ({', '.join(kinds)})"

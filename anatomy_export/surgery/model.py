@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
+from onnx import TensorProto
 
 from anatomy_export.core.errors import AnatomyError, first_line
-from anatomy_export.core.onnx_tensors import all_tensors, external_region, is_external, read_model
+from anatomy_export.core.onnx_tensors import external_region, is_external, parts, read_model
 from anatomy_export.plans.fingerprint import ffn_fingerprint
 from anatomy_export.surgery.ffn import Ffn, Refusal, find_ffns
 from anatomy_export.surgery.graph import Graph, operator, sort_nodes_
@@ -38,10 +39,16 @@ class OnnxModel:
                 self.proto = onnx.inliner.inline_local_functions(self.proto)
             sort_nodes_(self.proto.graph)
             self.graph = Graph(self.proto)
-            self.found = join_twins(self.graph, with_missed(self.graph, find_ffns(self.graph)))
-        self.ffns = [OnnxFfn(self.graph, one, self.folder) for one in self.found if isinstance(one, Ffn)]
+            self._set_entries(join_twins(self.graph, with_missed(self.graph, find_ffns(self.graph))))
         if not self.ffns:
             raise AnatomyError(f"{self.path}: no FFN found to cut{self._reasons()}")
+
+    def _set_entries(self, entries: list[Ffn | Refusal]) -> None:
+        """The FFNs of the graph, and what looks like one but cannot be cut, in topological order."""
+        self.entries = entries
+        self.ffns = [OnnxFfn(self.graph, entry, self.folder) for entry in entries if isinstance(entry, Ffn)]
+        self.refusals = {index: entry for index, entry in enumerate(entries) if isinstance(entry, Refusal)}
+        self.passed_over = sum(entry.in_residual for entry in self.refusals.values())
 
     @property
     def widths(self) -> list[int]:
@@ -79,8 +86,16 @@ class OnnxModel:
 
     def files(self) -> set[Path]:
         """The file and the external files that it names."""
-        external = {external_region(one, self.folder).path for one in all_tensors(self.proto) if is_external(one)}
-        return {self.path, *external}
+        external = (tensor for tensor in parts(self.proto, TensorProto) if is_external(tensor))
+        return {self.path, *(external_region(tensor, self.folder).path for tensor in external)}
+
+    def refuse_output(self, output: Path) -> None:
+        """Raise AnatomyError where writing `output` would replace what it is made from."""
+        sources = {path.resolve() for path in self.files()}
+        if {output.resolve(), output.with_name(f"{output.name}.data").resolve()} & sources:
+            raise AnatomyError(
+                f"output {output} would replace the model that is cut; next step: choose another --output"
+            )
 
     def for_layers(self, count: int) -> "OnnxModel":
         """This model with its FFNs as `count` layers: those of the same weights as one layer, or each for itself.
@@ -89,10 +104,8 @@ class OnnxModel:
             AnatomyError: there are not as many either way.
         """
         apart = copy.copy(self)
-        apart.found = take_apart(self.found)
-        apart.ffns = [OnnxFfn(self.graph, entry, self.folder) for entry in apart.found if isinstance(entry, Ffn)]
-        refused = any(isinstance(entry, Refusal) and entry.in_residual for entry in self.found)
-        if count != len(self.ffns) and count == len(apart.ffns) and not refused:
+        apart._set_entries(take_apart(self.entries))
+        if count != len(self.ffns) and count == len(apart.ffns) and not self.passed_over:
             return apart
         self.check_layers(count)
         return self
@@ -107,21 +120,20 @@ class OnnxModel:
 
     def refuse_uncut(self) -> None:
         """Raise AnatomyError where what looks like a layer's FFN cannot be cut, so that the cut would pass it over."""
-        passed_over = sum(isinstance(entry, Refusal) and entry.in_residual for entry in self.found)
         self.check_layers(
-            len(self.ffns) + passed_over,
+            len(self.ffns) + self.passed_over,
             "; next step: export it in a form that can be cut, or pass --allow-uncut to cut the others",
         )
 
     @property
     def places(self) -> list[int]:
         """Which layer each FFN is, counting those that cannot be cut."""
-        counted = [entry for entry in self.found if isinstance(entry, Ffn) or entry.in_residual]
+        counted = [entry for entry in self.entries if isinstance(entry, Ffn) or entry.in_residual]
         return [index for index, entry in enumerate(counted) if isinstance(entry, Ffn)]
 
     def uncut(self) -> str:
         """What looks like an FFN and cannot be cut, and why, after the number of the others; "" for nothing."""
-        if not any(isinstance(entry, Refusal) for entry in self.found):
+        if not self.refusals:
             return ""
         return f"{len(self.ffns)} FFN{'s' if len(self.ffns) > 1 else ''} found{self._reasons()}"
 
@@ -138,14 +150,10 @@ class OnnxModel:
         return f"{', '.join(layers[:MOST_REASONS])}{more}: if these are adapters, they are cut as FFNs are"
 
     def _reasons(self) -> str:
-        refused = [
-            f"layer {index} ({one.name}): {one.reason}"
-            for index, one in enumerate(self.found)
-            if isinstance(one, Refusal)
-        ]
-        if refused:
-            more = f"; and {len(refused) - MOST_REASONS} more" if len(refused) > MOST_REASONS else ""
-            return ". Not cut: " + "; ".join(refused[:MOST_REASONS]) + more
+        reasons = [f"layer {index} ({entry.name}): {entry.reason}" for index, entry in self.refusals.items()]
+        if reasons:
+            more = f"; and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+            return ". Not cut: " + "; ".join(reasons[:MOST_REASONS]) + more
         if any(operator(node) in QUANTISED for node in self.graph.nodes):
             return ": its weights are quantised; next step: cut the float32 file, then quantise the result"
         return ": no two stored matrices with an activation between them and a residual after them"

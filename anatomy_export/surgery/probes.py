@@ -43,7 +43,9 @@ def anatomy_of_graph(
 
 def _cosine(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """(p, n) of rows (n, d) with targets (p, d); 0 where either is all zeros."""
-    rows, targets = (one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-30) for one in (rows, targets))
+    rows, targets = (
+        array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-30) for array in (rows, targets)
+    )
     return (targets @ rows.T).astype(np.float64)
 
 
@@ -128,13 +130,13 @@ def _last_norm(model: OnnxModel) -> tuple[int, str]:
     index = last.ffn.residual
     if operator(graph.nodes[index]) in SKIP_NORMS:
         return index, graph.nodes[index].output[0]
-    found = _norm_after(graph, graph.nodes[index].output[0])
-    if found is None:
+    norm = _norm_after(graph, graph.nodes[index].output[0])
+    if norm is None:
         raise AnatomyError(
             f"{model.path}: no layer norm as one operator follows the last FFN, so the token that the classifier reads "
             f"cannot be found; {HINT}"
         )
-    return found, graph.nodes[found].output[0]
+    return norm, graph.nodes[norm].output[0]
 
 
 def _norm_after(graph: Graph, name: str) -> int | None:

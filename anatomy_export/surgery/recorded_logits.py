@@ -21,19 +21,19 @@ def check_file_logits(model: OnnxModel, recorded: RecordedLogits, progress: Prog
         progress.note(f"note: {model.path.name} is not float32, {UNCOMPARED}")
         return
     try:
-        found = _file_logits(model, recorded)
+        computed = _file_logits(model, recorded)
     except MissingExtraError:
         progress.note(f"note: onnxruntime is not installed, {UNCOMPARED}")
         return
     except AnatomyError as error:
         progress.note(f"note: the plan's recorded sequences cannot be run ({_reason(error)}), {UNCOMPARED}")
         return
-    for output in found.values():
+    for output in computed.values():
         if output.shape != (1, len(recorded.logits[0])):
             raise recorded.other_output(output.shape[1:])
-    rows = np.concatenate(list(found.values()))
+    rows = np.concatenate(list(computed.values()))
     probabilities = bool((rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-4))
-    recorded.check(rows, list(found), probabilities=probabilities)
+    recorded.check(rows, list(computed), probabilities=probabilities)
 
 
 def _file_logits(model: OnnxModel, recorded: RecordedLogits) -> dict[int, np.ndarray]:
@@ -44,7 +44,7 @@ def _file_logits(model: OnnxModel, recorded: RecordedLogits) -> dict[int, np.nda
     """
     session = TextSession(model.path, str(model.path))
     output = logits_name(model.proto)
-    found: dict[int, np.ndarray] = {}
+    computed: dict[int, np.ndarray] = {}
     refusal: AnatomyError | None = None
     for index, ids in enumerate(recorded.input_ids):
         row = np.array([ids], np.int64)
@@ -55,12 +55,12 @@ def _file_logits(model: OnnxModel, recorded: RecordedLogits) -> dict[int, np.nda
             "position_ids": np.arange(len(ids))[None],
         }
         try:
-            found[index] = session.run([output], inputs)[0].astype(np.float64)
+            computed[index] = session.run([output], inputs)[0].astype(np.float64)
         except AnatomyError as error:
             refusal = error
-    if refusal is not None and not found:
+    if refusal is not None and not computed:
         raise refusal
-    return found
+    return computed
 
 
 def _reason(error: AnatomyError) -> str:

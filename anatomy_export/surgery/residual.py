@@ -1,67 +1,73 @@
 """Where the second product of an FFN joins the residual: what tells a layer from a pooler, a head and an adapter."""
 
-from anatomy_export.surgery.graph import MOST_STEPS, Graph, Use, attribute, operator
+from dataclasses import dataclass
+
+from anatomy_export.surgery.graph import MOST_STEPS, Graph, Use, operator, through_transpose
 from anatomy_export.surgery.operators import PASSING, SKIP_NORMS
 from anatomy_export.surgery.product import Product, as_product
 
 
-class NotAnFfnError(Exception):
-    """The product is no down-projection of an FFN."""
+@dataclass(frozen=True)
+class Residual:
+    """The `node` that adds a product to the residual, and the stored bias that is added on the way, None without one.
+    `problem`: why that bias cannot be told from something else; "" where it can."""
+
+    node: int
+    bias: Use | None
+    problem: str = ""
 
 
-class CannotCutError(Exception):
-    """An FFN, but one whose neurons cannot be told apart from something else."""
+@dataclass(frozen=True)
+class _Bias:
+    """A value added on the way: its axis of the outputs, counted from the end; `scaled`: after a factor."""
+
+    use: Use
+    axis: int
+    scaled: bool = False
 
 
-def find_residual(graph: Graph, down: Product) -> tuple[Use | None, int]:
-    """Follow a product to where it is added to the residual.
-
-    Returns:
-        The bias on the way, None without one, and the node that adds.
-
-    Raises:
-        NotAnFfnError: it is added to none. CannotCutError: its bias is not stored as one vector.
-    """
+def find_residual(graph: Graph, down: Product) -> Residual | None:
+    """Follow a product to where it is added to the residual; None where it is added to none."""
     node = graph.nodes[down.node]
     name, axis, scaled = node.output[0], down.out_axis, False
-    biases = [(Use(down.node, 2), axis, scaled)] if len(node.input) > 2 and node.input[2] else []
+    biases = [_Bias(Use(down.node, 2), axis)] if len(node.input) > 2 and node.input[2] else []
     for _ in range(MOST_STEPS):
         uses = graph.uses[name]
-        adding = [use for use in uses if _adds_a_residual(graph, use)]
-        if adding:
-            biases += [(use, axis, scaled) for use in _skip_bias(graph, adding[0])]
-            bias = _only_bias(graph, down, biases)
-            if bias is None:
-                _check_no_bias_after(graph, graph.nodes[adding[0].node].output[0])
-            return bias, adding[0].node
+        adding = next((use for use in uses if _adds_a_residual(graph, use)), None)
+        if adding is not None:
+            biases += [_Bias(use, axis, scaled) for use in _skip_bias(graph, adding)]
+            return _joined(graph, down, adding.node, biases)
         if len(uses) != 1:
-            raise NotAnFfnError
-        use = uses[0]
-        kind = operator(graph.nodes[use.node])
+            return None
+        use, node = uses[0], graph.nodes[uses[0].node]
+        kind = operator(node)
         if kind == "Add":
-            biases.append((Use(use.node, 1 - use.input), axis, scaled))
+            biases.append(_Bias(Use(use.node, 1 - use.input), axis, scaled))
         elif _scales(graph, use):
             scaled = True
         elif kind == "Transpose":
-            axis = _after_transpose(list(attribute(graph.nodes[use.node], "perm", [1, 0])), axis)
+            turned = through_transpose(node, axis)
+            if turned is None:
+                return None
+            axis = turned
         elif kind not in PASSING or use.input or (kind == "Reshape" and axis != -1):
-            raise NotAnFfnError
-        name = graph.nodes[use.node].output[0]
-    raise NotAnFfnError
+            return None
+        name = node.output[0]
+    return None
 
 
 def is_adapter(graph: Graph, up: Product, residual: int) -> bool:
     """Does `up` read what another product gives as it is, while the sum at `residual` only goes to another residual?"""
     name = graph.nodes[up.node].input[up.data_input]
     for _ in range(MOST_STEPS):
-        index = graph.producer.get(name)
+        index = graph.origin(name)
         if index is None:
             return False
         if as_product(graph, index) is not None:
             return _goes_to_a_residual_alone(graph, graph.nodes[residual].output[0])
         node = graph.nodes[index]
-        computed = [one for one in node.input if one and graph.constant(one) is None]
-        if operator(node) not in PASSING and (operator(node) != "Add" or len(computed) != 1):
+        computed = [entry for entry in node.input if entry and graph.constant(entry) is None]
+        if operator(node) != "Add" or len(computed) != 1:
             return False
         name = computed[0]
     return False
@@ -80,47 +86,42 @@ def _goes_to_a_residual_alone(graph: Graph, name: str) -> bool:
     return False
 
 
-def _after_transpose(perm: list[int], axis: int) -> int:
-    """The axis of a Transpose's output, counted from the end, that its input's `axis` becomes."""
-    if not 0 < -axis <= len(perm) or sorted(perm) != list(range(len(perm))):
-        raise NotAnFfnError
-    return perm.index(len(perm) + axis) - len(perm)
-
-
 def _scales(graph: Graph, use: Use) -> bool:
     """Is the value multiplied by, or divided by, what is stored?"""
-    node = graph.nodes[use.node]
-    if operator(node) not in ("Mul", "Div") or (operator(node) == "Div" and use.input):
+    kind = operator(graph.nodes[use.node])
+    if kind not in ("Mul", "Div") or (kind == "Div" and use.input):
         return False
-    return graph.constant(node.input[1 - use.input]) is not None
+    return graph.constant_at(Use(use.node, 1 - use.input)) is not None
 
 
-def _only_bias(graph: Graph, down: Product, biases: list[tuple[Use, int, bool]]) -> Use | None:
-    """The one bias, stored along the axis that is given with it and not after a factor; None where there is none."""
+def _joined(graph: Graph, down: Product, node: int, biases: list[_Bias]) -> Residual:
+    """The residual at `node`, with the one bias: stored along its axis, and not added after a factor."""
+    if not biases:
+        return Residual(node, None, _bias_after(graph, graph.nodes[node].output[0]))
+    constant = graph.constant_at(biases[0].use)
+    problem = ""
     if len(biases) > 1:
-        raise CannotCutError("two biases are added to its output")
-    for use, axis, scaled in biases:
-        if scaled:
-            raise CannotCutError("its output is multiplied before the bias is added")
-        found = graph.constant(graph.nodes[use.node].input[use.input])
-        if found is None or found.size != down.shape[1] or found.along(axis) != down.shape[1]:
-            raise CannotCutError("the bias of its output is no stored vector")
-    return biases[0][0] if biases else None
+        problem = "two biases are added to its output"
+    elif biases[0].scaled:
+        problem = "its output is multiplied before the bias is added"
+    elif constant is None or not constant.size == constant.along(biases[0].axis) == down.shape[1]:
+        problem = "the bias of its output is no stored vector"
+    return Residual(node, biases[0].use, problem)
 
 
 def _adds_a_residual(graph: Graph, use: Use) -> bool:
-    node = graph.nodes[use.node]
-    if operator(node) in SKIP_NORMS:
+    kind = operator(graph.nodes[use.node])
+    if kind in SKIP_NORMS:
         return use.input < 2
-    return operator(node) == "Add" and graph.constant(node.input[1 - use.input]) is None
+    return kind == "Add" and graph.constant_at(Use(use.node, 1 - use.input)) is None
 
 
-def _check_no_bias_after(graph: Graph, name: str) -> None:
+def _bias_after(graph: Graph, name: str) -> str:
     """A missing bias is one of zeros that the exporter left out, unless it was moved to after the residual."""
     for use in graph.uses[name]:
-        node = graph.nodes[use.node]
-        if operator(node) == "Add" and graph.constant(node.input[1 - use.input]) is not None:
-            raise CannotCutError("a stored vector is added after the residual, where its own bias is missing")
+        if operator(graph.nodes[use.node]) == "Add" and graph.constant_at(Use(use.node, 1 - use.input)) is not None:
+            return "a stored vector is added after the residual, where its own bias is missing"
+    return ""
 
 
 def _skip_bias(graph: Graph, use: Use) -> list[Use]:

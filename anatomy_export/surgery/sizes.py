@@ -1,11 +1,11 @@
-"""Who reads an FFN's width while the model runs: such a graph computes something else once the width is another."""
+"""Sizes that are computed while the model runs: who reads an FFN's width, which a cut changes, and who another size."""
 
 from collections.abc import Collection
 
 import numpy as np
 from onnx import NodeProto
 
-from anatomy_export.surgery.graph import MOST_STEPS, Graph, attribute, operator
+from anatomy_export.surgery.graph import MOST_STEPS, Graph, attribute, label, operator
 
 SAME = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Flatten", "Reshape"}
 ARRANGING = SAME | {"Concat", "Gather", "Slice"}
@@ -34,9 +34,25 @@ def width_reader(graph: Graph, shape: int, axis: int, *, inside: Collection[int]
             if kind == "Reshape" and use.input == 1 and use.node in inside:
                 continue
             if kind not in ARRANGING or (use.input and kind != "Concat"):
-                return f"{node.op_type} '{node.name or node.output[0]}'"
+                return f"{node.op_type} '{label(node)}'"
             left.append((node.output[0], _arranged(graph, node, flags, axis)))
     return f"more than {MOST_STEPS} nodes"
+
+
+def foreign_size(graph: Graph, size: str, inner: Collection[str]) -> bool:
+    """Does the value `size` come from the shapes of others than the values `inner`, or of none?"""
+    left, seen, asked = [size], set(), set()
+    while left:
+        name = left.pop()
+        maker = graph.maker(name)
+        if name in seen or maker is None:
+            continue
+        seen.add(name)
+        if operator(maker) == "Shape":
+            asked.add(maker.input[0])
+        else:
+            left += filter(None, maker.input)
+    return not asked or not asked.issubset(inner)
 
 
 def _read(graph: Graph, node: NodeProto, axis: int) -> Flags:

@@ -7,10 +7,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from anatomy_export.core.onnx_tensors import FLOAT_TYPES, INLINE_BYTES, external_region, is_external, tensor_bytes
+from anatomy_export.core.onnx_tensors import (
+    FLOAT_TYPES,
+    INLINE_BYTES,
+    is_external,
+    stored_bytes,
+    tensor_bytes,
+    without_initializers,
+)
 from anatomy_export.surgery.graph import names_used
-
-GRAPH_FIELDS = ("node", "input", "output", "value_info", "sparse_initializer", "quantization_annotation")
 
 
 def weights_apart(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -24,15 +29,13 @@ def weights_apart(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto
     """
     import onnxruntime
 
-    small = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    small.graph.name = model.graph.name
-    for field in GRAPH_FIELDS:
-        getattr(small.graph, field).extend(getattr(model.graph, field))
+    small = without_initializers(model)
     weights = {}
     for tensor in model.graph.initializer:
         dtype = FLOAT_TYPES.get(tensor.data_type)
-        content = _content(tensor, folder)
-        if content is None or dtype is None or dtype.kind != "f" or content.nbytes <= INLINE_BYTES:
+        content = stored_bytes(tensor, folder)
+        large = content is not None and INLINE_BYTES < content.nbytes == tensor_bytes(tensor)
+        if content is None or dtype is None or dtype.kind != "f" or not large:
             small.graph.initializer.append(_inline(tensor, content))
             continue
         array = content.view(dtype).reshape(tuple(tensor.dims))
@@ -54,17 +57,6 @@ def drop_unread_(model: onnx.ModelProto, weights: dict[str, Any]) -> None:
         values.extend(read)
     for name in unread:
         del weights[name]
-
-
-def _content(tensor: TensorProto, folder: Path) -> np.ndarray | None:
-    """The bytes of a tensor, those of a file as they lie there; None where the protobuf holds numbers."""
-    if is_external(tensor):
-        region = external_region(tensor, folder)
-        if not region.length:
-            return np.empty(0, np.uint8)
-        return np.memmap(region.path, np.uint8, "r", region.offset, (region.length,))
-    content = tensor.raw_data
-    return np.frombuffer(content, np.uint8) if len(content) == tensor_bytes(tensor) else None
 
 
 def _inline(tensor: TensorProto, content: np.ndarray | None) -> TensorProto:

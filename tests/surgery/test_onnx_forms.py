@@ -84,7 +84,9 @@ def test_towers_lose_the_same_neurons_of_one_tensor(criterion, tmp_path):
     layers = weights()
     out, keep = cut_by_ratio(towers(layers), tmp_path, criterion=criterion)
     assert outputs(out) == pytest.approx(outputs(towers(masked(layers, keep))), abs=1e-5)
-    assert [tensor.name for tensor in out.graph.initializer] == [one.name for one in towers(layers).graph.initializer]
+    assert [tensor.name for tensor in out.graph.initializer] == [
+        tensor.name for tensor in towers(layers).graph.initializer
+    ]
     assert WIDTH not in dims(out)
 
 
@@ -129,8 +131,8 @@ def test_layers_that_share_all_are_one(spelling, tmp_path):
 def shared(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:
     """The second layer takes these tensors of the first."""
     for node in model.graph.node:
-        node.input[:] = [f"{name[:-1]}0" if name in {f"{one}1" for one in names} else name for name in node.input]
-    left = [tensor for tensor in model.graph.initializer if tensor.name not in {f"{one}1" for one in names}]
+        node.input[:] = [f"{name[:-1]}0" if name in {f"{part}1" for part in names} else name for name in node.input]
+    left = [tensor for tensor in model.graph.initializer if tensor.name not in {f"{part}1" for part in names}]
     del model.graph.initializer[:]
     model.graph.initializer.extend(left)
     return model
@@ -170,12 +172,12 @@ def test_nodes_in_a_circle_are_refused(tmp_path):
 
 def test_shapes_that_are_recorded_twice(tmp_path):
     model = ffn_model("gemm")
-    model.graph.value_info.extend([onnx.ValueInfoProto.FromString(one.SerializeToString())
-                                   for one in model.graph.value_info])  # fmt: skip
+    model.graph.value_info.extend([onnx.ValueInfoProto.FromString(value.SerializeToString())
+                                   for value in model.graph.value_info])  # fmt: skip
     model.graph.value_info.append(helper.make_tensor_value_info("b1_0", TensorProto.FLOAT, [WIDTH]))
     model.graph.value_info.append(onnx.ValueInfoProto.FromString(model.graph.output[0].SerializeToString()))
     out = onnx.load(cut(model, plan_of(weights()), tmp_path))
-    recorded = [dim.dim_value for one in out.graph.value_info for dim in one.type.tensor_type.shape.dim]
+    recorded = [dim.dim_value for value in out.graph.value_info for dim in value.type.tensor_type.shape.dim]
     assert WIDTH not in recorded and recorded.count(3) >= 4
     assert outputs(out) == pytest.approx(outputs(ffn_model("gemm", masked(weights()))), abs=1e-5)
 
@@ -208,7 +210,7 @@ def test_weights_of_two_bytes_are_ranked_and_keep_their_type(criterion, case, tm
     expected = reference(in_float16(ffn_model("plain", masked(layers, keep)), LOW[case]))
     assert reference(out) == pytest.approx(expected, abs=0.05 * float(np.abs(expected).max()))
     if criterion == "magnitude":
-        norms = [np.linalg.norm(one["W2"], axis=1) for one in layers]
+        norms = [np.linalg.norm(layer["W2"], axis=1) for layer in layers]
         assert keep == tuple(tuple(sorted(np.argsort(-norm)[:5].tolist())) for norm in norms)
     run_slice(SliceRequest(tmp_path / "m.onnx", tmp_path / "again.onnx", tmp_path / "p.json"), quiet())
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "o.onnx").read_bytes()
@@ -231,7 +233,7 @@ def test_an_adapter_is_not_taken_for_the_ffn(align, tmp_path):
     out = cut(source, plan_of(layers), tmp_path)
     masked_source = form_model(adapted, layers)
     for index in range(len(KEEP)):
-        tensor = next(one for one in masked_source.graph.initializer if one.name == f"down{index}")
+        tensor = next(tensor for tensor in masked_source.graph.initializer if tensor.name == f"down{index}")
         tensor.CopyFrom(numpy_helper.from_array(masked(layers)[index]["W2"], tensor.name))
     assert outputs(out) == pytest.approx(outputs(masked_source), abs=1e-5)
     with pytest.raises(AnatomyError, match="stands inside a layer's residual branch, after another product"):
@@ -247,7 +249,10 @@ def test_weights_that_are_inputs_too_are_converted(way, ir_version, tmp_path):
     name, int8 = WAYS[way]
     model = ffn_model(ir_version=ir_version, opset=13)
     if ir_version > 3:
-        known = [helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in model.graph.initializer]
+        known = [
+            helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            for tensor in model.graph.initializer
+        ]
         model.graph.input.extend(known)
     path = cut(model, plan_of(weights()), tmp_path)
     precision = chosen_precision(name, int8=int8)

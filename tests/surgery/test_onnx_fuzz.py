@@ -51,9 +51,9 @@ def graph_part(content: bytes, generator: np.random.Generator) -> bytes:
     model = onnx.ModelProto.FromString(content)
     raw = [tensor.raw_data for tensor in model.graph.initializer if len(tensor.raw_data) > 30]
     inside = set()
-    for one in raw:
-        start = content.find(one)
-        inside |= set(range(start, start + len(one)))
+    for weights_of_tensor in raw:
+        start = content.find(weights_of_tensor)
+        inside |= set(range(start, start + len(weights_of_tensor)))
     made = bytearray(content)
     outside = [position for position in range(len(made)) if position not in inside]
     for position in generator.choice(outside, size=int(generator.integers(1, 4))):
@@ -185,17 +185,17 @@ def check_function(files: dict[str, bytes], output: Path) -> None:
     """Where ONNX Runtime takes the damaged file, the cut one computes it with masked weights."""
     model = onnx.ModelProto.FromString(files["m.onnx"])
     rows = np.zeros((10, 1), np.float32)
-    for index, tensor in enumerate(one for one in model.graph.initializer if one.name in ("down0", "down1")):
+    for index, tensor in enumerate(tensor for tensor in model.graph.initializer if tensor.name in ("down0", "down1")):
         mask = rows.copy()
         mask[list(KEEP[index])] = 1
         down = numpy_helper.to_array(tensor)
         down = down * (mask if down.shape[0] == 10 else mask.T)
         tensor.CopyFrom(numpy_helper.from_array(down.astype(np.float32), tensor.name))
-    expected, found = computed(model.SerializeToString()), computed(output.read_bytes())
+    expected, from_cut = computed(model.SerializeToString()), computed(output.read_bytes())
     if expected is None or REPAIR_FILE in files:
         return
-    assert found is not None
-    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
+    assert from_cut is not None
+    np.testing.assert_allclose(from_cut, expected, atol=1e-4, rtol=1e-4)
 
 
 def computed(content: bytes) -> np.ndarray | None:
@@ -243,7 +243,7 @@ def test_external_data_outside_the_directory_is_never_read(case, tmp_path, monke
     place, message = PLACES[case]
     files = prepare(tmp_path, "plain", repaired=False)
     model = onnx.ModelProto.FromString(files["m.onnx"])
-    tensor = next(one for one in model.graph.initializer if one.name == "pooler")
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "pooler")
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=place)

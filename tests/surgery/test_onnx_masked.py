@@ -71,9 +71,9 @@ def test_the_masked_run_is_that_of_masked_weights(spelling, repaired, inline_byt
     run_of = masked_run(OnnxModel(saved(tmp_path, ffn_model(spelling))), plan_of(layers), repair)
     expected = onnx_masked._session(ffn_model(spelling, masked(layers, repair=repair)).SerializeToString())
     assert len(run_of.inputs) == 3 and run_of.tolerance == 1e-4
-    for batch, found in zip(run_of.inputs, run_of.outputs, strict=True):
-        for name, value in onnx_masked._outputs(expected, batch, list(found)).items():
-            np.testing.assert_allclose(found[name], value, atol=1e-4)
+    for batch, computed in zip(run_of.inputs, run_of.outputs, strict=True):
+        for name, value in onnx_masked._outputs(expected, batch, list(computed)).items():
+            np.testing.assert_allclose(computed[name], value, atol=1e-4)
 
 
 @pytest.mark.parametrize("external", [False, True])
@@ -101,7 +101,7 @@ def broken(monkeypatch) -> None:
 
     def finish_(self):
         finish(self)
-        tensor = next(one for one in self.graph.proto.initializer if one.name == "b2_0")
+        tensor = next(tensor for tensor in self.graph.proto.initializer if tensor.name == "b2_0")
         tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) + 0.01).tobytes()
 
     monkeypatch.setattr(Editor, "finish_", finish_)

@@ -29,7 +29,7 @@ def quiet() -> Progress:
 
 
 def fingerprint_of(layers) -> str:
-    return ffn_fingerprint((one["W1"], one["b1"], one["W2"]) for one in layers)
+    return ffn_fingerprint((layer["W1"], layer["b1"], layer["W2"]) for layer in layers)
 
 
 def plan_of(layers, keep=KEEP, **fields) -> PrunePlan:
@@ -40,17 +40,17 @@ def plan_of(layers, keep=KEEP, **fields) -> PrunePlan:
 def repair_of(keep=KEEP, seed: int = 5) -> Repair:
     generator = np.random.default_rng(seed)
     arrays = [generator.normal(size=(len(kept) + 1, HIDDEN)).astype(np.float32) for kept in keep]
-    return Repair(tuple(LayerRepair(one[:-1], one[-1]) for one in arrays))
+    return Repair(tuple(LayerRepair(array[:-1], array[-1]) for array in arrays))
 
 
 def masked(layers, keep=KEEP, repair: Repair | None = None):
     """The same layers with the pruned rows of W2 at zero, and the repaired ones written."""
     made = []
-    for index, (one, kept) in enumerate(zip(layers, keep, strict=True)):
-        down = np.zeros_like(one["W2"])
-        rows = one["W2"][list(kept)] if repair is None else repair.layers[index].down_weight
+    for index, (layer, kept) in enumerate(zip(layers, keep, strict=True)):
+        down = np.zeros_like(layer["W2"])
+        rows = layer["W2"][list(kept)] if repair is None else repair.layers[index].down_weight
         down[list(kept)] = rows
-        made.append({**one, "W2": down, "b2": one["b2"] if repair is None else repair.layers[index].down_bias})
+        made.append({**layer, "W2": down, "b2": layer["b2"] if repair is None else repair.layers[index].down_bias})
     return made
 
 
@@ -99,12 +99,12 @@ def test_every_spelling_computes_what_masking_does(spelling, repaired, tmp_path)
 def test_metadata_keeps_what_was_there_and_names_the_plan(tmp_path):
     layers = weights()
     plan = plan_of(layers)
-    found = {one.key: one.value for one in onnx.load(cut(ffn_model(), plan, tmp_path)).metadata_props}
+    metadata = {entry.key: entry.value for entry in onnx.load(cut(ffn_model(), plan, tmp_path)).metadata_props}
     kept = [
-        {**one, **{name: one[name][list(keep)] for name in ("W1", "b1", "W2")}}
-        for one, keep in zip(layers, KEEP, strict=True)
+        {**layer, **{name: layer[name][list(keep)] for name in ("W1", "b1", "W2")}}
+        for layer, keep in zip(layers, KEEP, strict=True)
     ]
-    assert found == {
+    assert metadata == {
         "author": "somebody",
         "anatomy.mode": "slice",
         "anatomy.plan_sha256": plan.sha256,
@@ -130,8 +130,8 @@ def test_keeping_all_changes_no_byte_of_the_weights(tmp_path):
 
 def test_tensors_shared_between_layers_and_beyond(tmp_path):
     """Deduplicated weights are cut apart; who else uses one keeps it whole."""
-    one = weights()[0]
-    layers = [one, one]
+    layer = weights()[0]
+    layers = [layer, layer]
     model = ffn_model("plain", layers)
     for node in model.graph.node:
         for position, name in enumerate(node.input):
@@ -177,19 +177,19 @@ def test_external_data_stays_external(one_file, tmp_path):
 
 def test_weights_of_float16_are_taken_by_the_fingerprint_in_the_metadata(tmp_path):
     layers = weights()
-    half = [{name: array.astype(np.float16) for name, array in one.items()} for one in layers]
+    half = [{name: array.astype(np.float16) for name, array in layer.items()} for layer in layers]
     b = Builder()
     x = b.node("Cast", "x", to=TensorProto.FLOAT16)
-    for index, one in enumerate(half):
+    for index, layer in enumerate(half):
         x = b.node("Add", b.node("Add", b.node("MatMul", b.node("Relu", b.node("Add", b.node(
-            "MatMul", x, b.tensor(f"up{index}", one["W1"].T.copy())), b.tensor(f"b1_{index}", one["b1"]))),
-            b.tensor(f"down{index}", one["W2"])), b.tensor(f"b2_{index}", one["b2"])), x)  # fmt: skip
+            "MatMul", x, b.tensor(f"up{index}", layer["W1"].T.copy())), b.tensor(f"b1_{index}", layer["b1"]))),
+            b.tensor(f"down{index}", layer["W2"])), b.tensor(f"b2_{index}", layer["b2"])), x)  # fmt: skip
     model = b.model(b.node("Cast", x, to=TensorProto.FLOAT))
     refused(model, plan_of(layers), tmp_path, "FFN weights are not float32 and no anatomy.fingerprint")
     onnx.helper.set_model_props(model, {"anatomy.fingerprint": fingerprint_of(layers)})
     out = onnx.load(cut(model, plan_of(layers), tmp_path / "b", repair_of()))
     assert {tensor.data_type for tensor in out.graph.initializer} == {TensorProto.FLOAT16}
-    assert "anatomy.fingerprint" not in {one.key for one in out.metadata_props}
+    assert "anatomy.fingerprint" not in {entry.key for entry in out.metadata_props}
 
 
 def with_leak() -> onnx.ModelProto:
@@ -201,8 +201,8 @@ def with_leak() -> onnx.ModelProto:
 
 def gated() -> onnx.ModelProto:
     b, x = Builder(), "x"
-    for index, one in enumerate(weights()):
-        up, gate, down = (b.tensor(f"{n}{index}", one[k]) for n, k in (("u", "W1"), ("g", "W1"), ("d", "W2")))
+    for index, layer in enumerate(weights()):
+        up, gate, down = (b.tensor(f"{n}{index}", layer[k]) for n, k in (("u", "W1"), ("g", "W1"), ("d", "W2")))
         both = [b.node("MatMul", x, b.node("Transpose", name)) for name in (up, gate)]
         x = b.node("Add", b.node("MatMul", b.node("Mul", b.node("Sigmoid", both[0]), both[1]), down), x)
     return b.model(x)
@@ -235,15 +235,15 @@ def test_what_cannot_be_cut_is_said(case, tmp_path):
 def without_biases(layers) -> onnx.ModelProto:
     """As exporters leave them out where they are zero."""
     b, x = Builder(), "x"
-    for index, one in enumerate(layers):
-        h = b.erf_gelu(b.node("MatMul", x, b.tensor(f"up{index}", one["W1"].T.copy())))
-        x = b.node("Add", b.node("MatMul", h, b.tensor(f"down{index}", one["W2"])), x)
+    for index, layer in enumerate(layers):
+        h = b.erf_gelu(b.node("MatMul", x, b.tensor(f"up{index}", layer["W1"].T.copy())))
+        x = b.node("Add", b.node("MatMul", h, b.tensor(f"down{index}", layer["W2"])), x)
     return b.model(x)
 
 
 def test_biases_that_were_left_out(tmp_path):
     """A missing b1 is zero; a repaired b2 gets an Add of its own."""
-    layers = [{**one, "b1": np.zeros_like(one["b1"]), "b2": np.zeros_like(one["b2"])} for one in weights()]
+    layers = [{**layer, "b1": np.zeros_like(layer["b1"]), "b2": np.zeros_like(layer["b2"])} for layer in weights()]
     plan, repair = plan_of(layers), repair_of()
     for given, folder in ((None, "plain"), (repair, "repaired")):
         expected = outputs(ffn_model("plain", masked(layers, repair=given), head=False))
@@ -256,14 +256,14 @@ def test_a_bias_after_the_residual_is_not_taken_for_a_missing_one(tmp_path):
     last = model.graph.node[-1]
     model.graph.node.append(onnx.helper.make_node("Add", [last.output[0], "late"], ["y"]))
     model.graph.output[0].name = "y"
-    layers = [{**one, "b1": np.zeros_like(one["b1"])} for one in weights()]
+    layers = [{**layer, "b1": np.zeros_like(layer["b1"])} for layer in weights()]
     refused(model, plan_of(layers), tmp_path, "layer 1 .*a stored vector is added after the residual", repair_of())
 
 
 def test_a_flip_anywhere_in_the_ffn_weights_is_refused(tmp_path):
     for name in ("up0", "b1_1", "down1"):
         model = ffn_model()
-        tensor = next(one for one in model.graph.initializer if one.name == name)
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
         content = bytearray(tensor.raw_data)
         content[5] ^= 1
         tensor.raw_data = bytes(content)
@@ -281,7 +281,7 @@ def test_keep_ratio_by_the_norm_of_the_rows(tmp_path):
     onnx.save(ffn_model("gemm"), tmp_path / "m.onnx")
     request = SliceRequest(tmp_path / "m.onnx", tmp_path / "o.onnx", keep_ratio=0.4, align=1)
     run_slice(replace(request, save_plan=tmp_path / "p.json"), quiet())
-    keep = tuple(tuple(sorted(np.argsort(-np.linalg.norm(one["W2"], axis=1))[:4].tolist())) for one in weights())
+    keep = tuple(tuple(sorted(np.argsort(-np.linalg.norm(layer["W2"], axis=1))[:4].tolist())) for layer in weights())
     assert outputs(tmp_path / "o.onnx") == pytest.approx(outputs(ffn_model("gemm", masked(weights(), keep))), abs=1e-5)
     cut(tmp_path / "m.onnx", plan_of(weights(), keep), tmp_path)
     assert (tmp_path / "p.json").exists()
@@ -312,7 +312,9 @@ def stored_as_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 def test_weights_stored_in_float16_behind_a_cast(tmp_path):
     model = stored_as_float16(ffn_model())
     onnx.checker.check_model(model, full_check=True)
-    halved = [{**one, **{name: one[name].astype("f2").astype("f4") for name in ("W1", "W2")}} for one in weights()]
+    halved = [
+        {**layer, **{name: layer[name].astype("f2").astype("f4") for name in ("W1", "W2")}} for layer in weights()
+    ]
     out = cut(model, plan_of(weights()), tmp_path)
     assert outputs(out) == pytest.approx(outputs(ffn_model("plain", masked(halved))), abs=1e-5)
     half = {tensor.name for tensor in onnx.load(out).graph.initializer if tensor.data_type == TensorProto.FLOAT16}

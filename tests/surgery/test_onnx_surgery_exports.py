@@ -125,9 +125,9 @@ def check_cut(model: Path, checkpoint: Checkpoint, plan, repair, folder: Path) -
     batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
     sliced = logits_of(torch_forward(slice_neurons(checkpoint.model, plan, repair)), batches)
     dense = logits_of(torch_forward(checkpoint.model), batches)
-    found = logits_of(OnnxClassifier(folder / "out.onnx", checkpoint.tokenizer, 32).run, batches)
-    assert max(np.abs(one - other).max() for one, other in zip(sliced, found, strict=True)) <= TOLERANCE
-    assert max(np.abs(one - other).max() for one, other in zip(sliced, dense, strict=True)) > 100 * TOLERANCE
+    of_file = logits_of(OnnxClassifier(folder / "out.onnx", checkpoint.tokenizer, 32).run, batches)
+    assert max(np.abs(logits - other).max() for logits, other in zip(sliced, of_file, strict=True)) <= TOLERANCE
+    assert max(np.abs(logits - other).max() for logits, other in zip(sliced, dense, strict=True)) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize(("exporter", "family"), cases())
@@ -154,10 +154,10 @@ def test_a_fixed_shape_is_cut_too(optimize, tmp_path):
     ids = np.random.default_rng(0).integers(4, 20, (1, 16))
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": ids * 0}
     session = onnxruntime.InferenceSession(str(tmp_path / "o.onnx"))
-    found = session.run(["logits"], {value.name: batch[value.name] for value in session.get_inputs()})[0]
+    of_file = session.run(["logits"], {value.name: batch[value.name] for value in session.get_inputs()})[0]
     sliced, dense = (torch_forward(model)(batch) for model in (slice_neurons(checkpoint.model, plan), checkpoint.model))
-    np.testing.assert_allclose(found, sliced, atol=TOLERANCE)
-    assert np.abs(found - dense).max() > 100 * TOLERANCE
+    np.testing.assert_allclose(of_file, sliced, atol=TOLERANCE)
+    assert np.abs(of_file - dense).max() > 100 * TOLERANCE
 
 
 def test_biases_that_exporters_share_because_they_are_equal(tmp_path):
@@ -186,9 +186,11 @@ def test_heads_of_the_ffns_own_width_stay(family, tmp_path):
                 parameter.normal_(0, 0.7)
     EXPORTERS["torchscript 17"](checkpoint, tmp_path / "model.onnx")
     check(plan, None, tmp_path / "plain")
-    heads = [one for one in before.graph.initializer if any(part in one.name for part in ("pooler", "classifier"))]
-    after = {one.name: list(one.dims) for one in onnx.load(tmp_path / "plain" / "out.onnx").graph.initializer}
-    assert heads and all(after[one.name] == list(one.dims) for one in heads)
+    heads = [
+        tensor for tensor in before.graph.initializer if any(part in tensor.name for part in ("pooler", "classifier"))
+    ]
+    after = {tensor.name: list(tensor.dims) for tensor in onnx.load(tmp_path / "plain" / "out.onnx").graph.initializer}
+    assert heads and all(after[tensor.name] == list(tensor.dims) for tensor in heads)
 
 
 WITHOUT = ("torch", "transformers", "onnxruntime", "onnxscript", "tokenizers", "datasets", "pandas", "accelerate")

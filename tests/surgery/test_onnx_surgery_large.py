@@ -90,9 +90,9 @@ def test_past_two_gigabytes_in_the_memory_of_one_layer(tmp_path):
     saved = result["size_bytes"]["dense"] - result["size_bytes"]["pruned"]
     assert abs(saved / (5 * 4 * (2 * 4096 + 1) * 13312 / 2) - 1) < 0.001
     model = onnx.load(tmp_path / "out.onnx", load_external_data=False)
-    found = OnnxModel(tmp_path / "out.onnx").ffns[4].down_weight()
+    written = OnnxModel(tmp_path / "out.onnx").ffns[4].down_weight()
     stored = np.memmap(tmp_path / "m.onnx.data", np.uint8, "r")[-4 * (13312 + 1) * 4096 :]
-    np.testing.assert_array_equal(found, stored.view(np.float32).reshape(-1, 4096)[:-1:2])
+    np.testing.assert_array_equal(written, stored.view(np.float32).reshape(-1, 4096)[:-1:2])
     assert {tensor.data_location for tensor in model.graph.initializer} == {TensorProto.EXTERNAL}
 
 

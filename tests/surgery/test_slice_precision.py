@@ -69,8 +69,8 @@ def accuracy_of(folder, model):
     """Of a file, on the test split of texts.csv."""
     test = load_dataset(str(folder / "texts.csv")).test
     session, reader = TextSession(model, "a file"), TextReader(folder / "tokenizer.json")
-    found = [session.run(["logits"], reader.inputs(text))[0].argmax() for text in test.texts]
-    return float(np.mean(np.array(found) == np.array(test.labels)))
+    classes = [session.run(["logits"], reader.inputs(text))[0].argmax() for text in test.texts]
+    return float(np.mean(np.array(classes) == np.array(test.labels)))
 
 
 def splits(texts, labels):
