@@ -16,6 +16,7 @@ from anatomy_export.core.errors import AnatomyError, MissingExtraError, VerifyEr
 from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import saturates
+from anatomy_export.evaluation.onnx_session import open_session, runtime_reason
 from anatomy_export.plans.plan import read_plan
 
 WARM_UPS = 3
@@ -97,13 +98,13 @@ def verify_bundle(
     with progress.stage("run the reference texts"):
         for name in [name for name in ("model.onnx", "model.ort") if name in manifest.files]:
             try:
-                session = _Session(onnxruntime, directory / name)
+                session = _Session(directory / name)
                 found = session.reference_error(manifest)
                 error = found if error is None else max(found, error)
                 checks.append(_logits_check(name, found, manifest))
                 median_s = session.median_s(_timed(manifest)) if name == "model.onnx" else median_s
             except Exception as failure:
-                checks.append(Check(name, False, f"ONNX Runtime failed ({first_line(failure)[:200]})"))
+                checks.append(Check(name, False, f"ONNX Runtime failed ({runtime_reason(failure)})"))
     return _report(directory, manifest, checks, left_over, onnxruntime, error, median_s)
 
 
@@ -231,10 +232,8 @@ def _logits_check(name: str, error: float, manifest: BundleManifest) -> Check:
 class _Session:
     """A model of the bundle on the CPU."""
 
-    def __init__(self, onnxruntime, path: Path):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    def __init__(self, path: Path):
+        self.session = open_session(path)
         self.names = [value.name for value in self.session.get_inputs()]
 
     def logits(self, input_ids: tuple[int, ...]) -> np.ndarray:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.core.errors import AnatomyError, MissingExtraError
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.loading import Examples
+from anatomy_export.evaluation.onnx_session import OnnxRuntimeError, open_session
 from anatomy_export.models.text_lengths import padded_batches
 
 EVALUATION_BATCH = 32
@@ -16,14 +17,7 @@ class OnnxClassifier:
     """An `.onnx` classifier on the CPU, with the tokenizer of its bundle."""
 
     def __init__(self, path: Path, tokenizer, max_length: int):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError("onnxruntime", "cpu") from error
-        try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise AnatomyError(f"ONNX Runtime cannot load {path.name}: {str(error)[:300]}") from error
+        self.session = open_session(path)
         self.input_names = [value.name for value in self.session.get_inputs()]
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -57,13 +51,7 @@ def save_ort_format(source: Path, target: Path) -> None:
     Raises:
         AnatomyError: ONNX Runtime refused.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(target)
-    options.add_session_config_entry("session.save_model_format", "ORT")
     try:
-        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise AnatomyError(f"ONNX Runtime cannot write {target.name}: {str(error)[:300]}") from error
+        open_session(source, level="ORT_ENABLE_EXTENDED", entries={"session.save_model_format": "ORT"}, save_to=target)
+    except OnnxRuntimeError as error:
+        raise AnatomyError(f"ONNX Runtime cannot write {target.name}: {error.reason}") from error

@@ -1,18 +1,18 @@
 """Text through an ONNX file of any origin by ONNX Runtime on the CPU, without torch; what it classifies right."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.errors import AnatomyError, first_line
 from anatomy_export.core.onnx_tensors import file_bytes
 from anatomy_export.data.labels import class_names
 from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import (
     RANGE_TEXTS,
     Precision,
@@ -23,55 +23,6 @@ from anatomy_export.evaluation.precision_gate import (
 from anatomy_export.evaluation.text_reader import TextReader, read_settings
 
 CALIBRATION_TEXTS = 256
-HINT = "next step: make a plan with anatomy-export and pass it as --plan"
-
-
-class TextSession:
-    """A graph in ONNX Runtime on the CPU; `weights` are those that a graph given as bytes lacks, by name.
-
-    Raises:
-        AnatomyError: ONNX Runtime refuses the graph. MissingExtraError: onnxruntime is not installed.
-    """
-
-    def __init__(self, graph: Path | bytes, name: str, *, weights: dict | None = None, hint: str = HINT):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingExtraError(str(error.name), "edge") from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        if weights:
-            options.add_external_initializers(list(weights), list(weights.values()))
-        self.name, self.hint = name, hint
-        try:
-            self.session = onnxruntime.InferenceSession(
-                graph if isinstance(graph, bytes) else str(graph), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise AnatomyError(f"{name}: ONNX Runtime refuses it ({first_line(error)[:200]}); {hint}") from error
-
-    def run(self, outputs: Sequence[str], known: Inputs) -> list[np.ndarray]:
-        """The named outputs, for those of the inputs `known` that the graph asks for, as the integers it wants.
-
-        Raises:
-            AnatomyError: it asks for another input, or ONNX Runtime fails.
-        """
-        wanted = {value.name: value.type for value in self.session.get_inputs()}
-        unknown = [name for name in wanted if name not in known]
-        if unknown:
-            raise AnatomyError(
-                f"{self.name}: the graph asks for an input '{unknown[0]}' that text does not give; {self.hint}"
-            )
-        inputs = {
-            name: known[name].astype(np.int32) if kind == "tensor(int32)" else known[name]
-            for name, kind in wanted.items()
-        }
-        try:
-            return self.session.run(list(outputs), inputs)
-        except Exception as error:
-            raise AnatomyError(
-                f"{self.name}: ONNX Runtime failed on a text ({first_line(error)[:200]}); {self.hint}"
-            ) from error
 
 
 def logits_name(model: onnx.ModelProto) -> str:
@@ -143,7 +94,7 @@ class Judge:
     def _classes(self, graph: Path, name: str, examples: Examples) -> np.ndarray:
         """(texts,) the class of each text."""
         output = logits_name(onnx.load(graph, load_external_data=False))
-        session = TextSession(graph, name, hint="next step: leave --data out")
+        session = OnnxSession(graph, name, hint="next step: leave --data out")
         logits = [session.run([output], self.reader.inputs(text))[0] for text in examples.texts]
         batch = self.reader.form.batch or 1
         if any(rows.ndim != 2 or len(rows) != batch for rows in logits):

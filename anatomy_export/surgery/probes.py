@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
-from anatomy_export.evaluation.onnx_texts import HINT, TextSession, logits_name
+from anatomy_export.evaluation.onnx_session import MAKE_A_PLAN, OnnxSession
+from anatomy_export.evaluation.onnx_texts import logits_name
 from anatomy_export.evaluation.text_reader import TextReader
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.surgery.graph import MOST_STEPS, Graph, operator
@@ -55,7 +56,7 @@ class _ProbeRun:
         self.hidden = model.ffns[-1].hidden
         with damage_is_refused(model.path):
             probed, weights, self.state_name = _with_moved_state(model)
-        self.session = TextSession(probed.SerializeToString(), str(model.path), weights=weights)
+        self.session = OnnxSession(probed.SerializeToString(), str(model.path), weights=weights, hint=MAKE_A_PLAN)
         self.logits_name = logits_name(model.proto)
 
     def state(self, probe: str) -> np.ndarray:
@@ -124,7 +125,7 @@ def _last_norm(model: OnnxModel) -> tuple[int, str]:
     """
     graph, last = model.graph, model.ffns[-1]
     if not last.is_float32:
-        raise AnatomyError(f"criterion 'anatomy' reads float32 files only; {HINT}")
+        raise AnatomyError(f"criterion 'anatomy' reads float32 files only; {MAKE_A_PLAN}")
     index = last.ffn.residual
     if operator(graph.nodes[index]) in SKIP_NORMS:
         return index, graph.nodes[index].output[0]
@@ -132,7 +133,7 @@ def _last_norm(model: OnnxModel) -> tuple[int, str]:
     if found is None:
         raise AnatomyError(
             f"{model.path}: no layer norm as one operator follows the last FFN, so the token that the classifier reads "
-            f"cannot be found; {HINT}"
+            f"cannot be found; {MAKE_A_PLAN}"
         )
     return found, graph.nodes[found].output[0]
 

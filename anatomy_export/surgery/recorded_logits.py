@@ -4,7 +4,8 @@ import numpy as np
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.onnx_texts import TextSession, logits_name
+from anatomy_export.evaluation.onnx_session import MAKE_A_PLAN, OnnxSession
+from anatomy_export.evaluation.onnx_texts import logits_name
 from anatomy_export.plans.identity import RecordedLogits
 from anatomy_export.surgery.model import OnnxModel
 
@@ -42,7 +43,7 @@ def _file_logits(model: OnnxModel, recorded: RecordedLogits) -> dict[int, np.nda
     Raises:
         AnatomyError: it takes none; says why the last was refused.
     """
-    session = TextSession(model.path, str(model.path))
+    session = OnnxSession(model.path, str(model.path), hint=MAKE_A_PLAN)
     output = logits_name(model.proto)
     found: dict[int, np.ndarray] = {}
     refusal: AnatomyError | None = None

@@ -115,7 +115,7 @@ class _FallenBack:
 def test_a_provider_that_is_listed_but_did_not_start_is_an_error_with_its_cause(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", _FallenBack)
     with pytest.raises(ProviderError, match=r"did not start on this machine: libcudart\.so\.13 is missing.*next step"):
-        placement.open_session(b"", "CUDAExecutionProvider", threads=1)
+        placement.provider_session(b"", "a model", "CUDAExecutionProvider", threads=1)
 
 
 def test_a_file_that_is_no_model(tmp_path):

@@ -14,7 +14,7 @@ from test_onnx_masked import classifier
 from test_onnx_surgery import quiet
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.evaluation.onnx_texts import TextSession
+from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.text_reader import DEFAULT_LENGTH, TextForm, TextReader, beside, text_form
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 
@@ -171,7 +171,7 @@ def fixed(model: onnx.ModelProto, batch: int, tokens: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_fixed_graph_is_judged_as_the_free_one(batch, tmp_path, tokenizer):
-    reader, logits = TextReader(tokenizer), TextSession(classifier().SerializeToString(), "free")
+    reader, logits = TextReader(tokenizer), OnnxSession(classifier().SerializeToString(), "free")
     generator = np.random.default_rng(0)
     texts = [" ".join(generator.choice(WORDS, generator.integers(1, 10))) for _ in range(60)]
     output = classifier().graph.output[0].name
