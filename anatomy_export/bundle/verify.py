@@ -16,7 +16,8 @@ from anatomy_export.core.errors import AnatomyError, MissingExtraError, VerifyEr
 from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import saturates
-from anatomy_export.evaluation.onnx_session import open_session, runtime_reason
+from anatomy_export.evaluation.inputs import unpadded_inputs
+from anatomy_export.evaluation.onnx_session import OnnxSession, runtime_reason
 from anatomy_export.plans.plan import read_plan
 
 WARM_UPS = 3
@@ -98,11 +99,11 @@ def verify_bundle(
     with progress.stage("run the reference texts"):
         for name in [name for name in ("model.onnx", "model.ort") if name in manifest.files]:
             try:
-                session = _Session(directory / name)
-                found = session.reference_error(manifest)
-                error = found if error is None else max(found, error)
-                checks.append(_logits_check(name, found, manifest))
-                median_s = session.median_s(_timed(manifest)) if name == "model.onnx" else median_s
+                session = OnnxSession(directory / name)
+                file_error = _reference_error(session, manifest)
+                error = file_error if error is None else max(file_error, error)
+                checks.append(_logits_check(name, file_error, manifest))
+                median_s = _median_s(session, _timed(manifest)) if name == "model.onnx" else median_s
             except Exception as failure:
                 checks.append(Check(name, False, f"ONNX Runtime failed ({runtime_reason(failure)})"))
     return _report(directory, manifest, checks, left_over, onnxruntime, error, median_s)
@@ -229,34 +230,22 @@ def _logits_check(name: str, error: float, manifest: BundleManifest) -> Check:
     return Check(name, bool(error <= manifest.tolerance), judged)
 
 
-class _Session:
-    """A model of the bundle on the CPU."""
+def _reference_error(session: OnnxSession, manifest: BundleManifest) -> float:
+    """The largest difference from a recorded logit; infinity where one is not finite or has none to match."""
+    error = 0.0
+    for reference in manifest.references:
+        [logits] = session.logits(unpadded_inputs(reference.input_ids))
+        if logits.shape != (len(reference.logits),) or not np.isfinite(logits).all():
+            return float("inf")
+        error = max(error, float(np.abs(logits - np.array(reference.logits)).max()))
+    return error
 
-    def __init__(self, path: Path):
-        self.session = open_session(path)
-        self.names = [value.name for value in self.session.get_inputs()]
 
-    def logits(self, input_ids: tuple[int, ...]) -> np.ndarray:
-        """Logits (classes,) of one text without padding."""
-        ids = np.array([input_ids], dtype=np.int64)
-        values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        return self.session.run(["logits"], {name: values[name] for name in self.names})[0][0]
-
-    def reference_error(self, manifest: BundleManifest) -> float:
-        """The largest difference from a recorded logit; infinity where one is not finite or has none to match."""
-        error = 0.0
-        for one in manifest.references:
-            found = self.logits(one.input_ids)
-            if found.shape != (len(one.logits),) or not np.isfinite(found).all():
-                return float("inf")
-            error = max(error, float(np.abs(found - np.array(one.logits)).max()))
-        return error
-
-    def median_s(self, input_ids: tuple[int, ...]) -> float:
-        """Median seconds of a call with one text, after warm-ups."""
-        taken = []
-        for _ in range(WARM_UPS + TIMED_RUNS):
-            start = time.perf_counter()
-            self.logits(input_ids)
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken[WARM_UPS:])
+def _median_s(session: OnnxSession, input_ids: tuple[int, ...]) -> float:
+    """Median seconds of a call with one text, after warm-ups."""
+    inputs, taken = unpadded_inputs(input_ids), []
+    for _ in range(WARM_UPS + TIMED_RUNS):
+        start = time.perf_counter()
+        session.logits(inputs)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[WARM_UPS:])

@@ -34,22 +34,17 @@ class JsonFile:
         Raises:
             AnatomyError: it is missing, no JSON (which has neither NaN nor infinity), or no such value.
         """
-        try:
-            body = json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-        except OSError as error:
-            raise self.error(error.strerror or str(error)) from error
-        except (ValueError, RecursionError) as error:
-            reason = str(error)[:REASON_SHOWN]
-            raise self.error(f"not valid JSON, so damaged or half-written ({reason})") from error
-        return self.convert(body, kind)
+        return self.convert(self._load(), kind)
 
     def read_object(self, *, format_version: int | None = None, kind: str | None = None) -> dict[str, Any]:
         """The object that the file holds, of this `format_version` and `kind` where they are given.
 
         Raises:
-            AnatomyError: see `read`; or it is of another version or kind.
+            AnatomyError: see `read`; or it is no object, or of another version or kind.
         """
-        body = self.read(dict[str, Any])
+        body = self._load()
+        if not isinstance(body, dict):
+            raise self.error(f"holds {shortened(body)}, expected an object")
         for field, expected in (("format_version", format_version), ("kind", kind)):
             found = body.get(field)
             if expected is not None and (found != expected or type(found) is not type(expected)):
@@ -59,16 +54,25 @@ class JsonFile:
     def convert(self, body: Any, kind: type[T]) -> T:
         """`body`, as JSON gives it, as a value of the type `kind`: a dataclass, `msgspec.Struct`, or of plain ones.
 
-        No text is taken for a number, nor a truth value; fields that `kind` does not have are passed over.
+        No text is taken for a number, nor a truth value. A field that is left out has its default, where it has one;
+        those that `kind` does not have are passed over.
 
         Raises:
-            AnatomyError: a field is missing, or of another kind; `$` is the whole file in its place.
+            AnatomyError: a field is missing, or of another kind; of its place `$` is the whole.
         """
         try:
             return msgspec.convert(body, kind, strict=True)
         except (msgspec.ValidationError, UnicodeError, RecursionError) as error:
-            what = str(error).encode(errors="backslashreplace").decode()
-            raise self.error(f"a field is missing or of the wrong kind: {what}{_found(body, what)}") from error
+            raise self.error(f"a field is missing or of the wrong kind: {_explained(error, body)}") from error
+
+    def _load(self) -> Any:
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        except OSError as error:
+            raise self.error(error.strerror or str(error)) from error
+        except (ValueError, RecursionError) as error:
+            reason = str(error)[:REASON_SHOWN]
+            raise self.error(f"not valid JSON, so damaged or half-written ({reason})") from error
 
     def check_seal(self, body: dict) -> None:
         """Raise AnatomyError unless the field `checksum` is that of the rest of `body`."""
@@ -92,17 +96,15 @@ def shortened(value: object) -> str:
     return repr(value)[: FOUND_SHOWN + 2]
 
 
-def _found(body: Any, message: str) -> str:
-    """Where the message does not say it: what stands in the place that it names."""
-    if ", got " in message or " - at `$" not in message:
-        return ""
-    value = body
-    for name, index in STEP.findall(message.rpartition("`$")[2].rstrip("`")):
-        try:
-            value = value[name or int(index)]
-        except (LookupError, TypeError):
-            return ""
-    return f" is {shortened(value)}"
+def _explained(error: Exception, body: Any) -> str:
+    """What msgspec says, and before it the place and what stands there."""
+    what, _, place = str(error).replace("`", "").partition(" - at ")
+    try:
+        for name, index in STEP.findall(place):
+            body = body[name or int(index)]
+    except (LookupError, TypeError):  # a name with a dot, or the place of a key
+        return f"{place}: {what}"
+    return f"{place or '$'} is {shortened(body)}, {what[:1].lower()}{what[1:]}"
 
 
 def _no_constant(name: str) -> NoReturn:

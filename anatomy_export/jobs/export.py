@@ -18,7 +18,8 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import target_cpu_note
 from anatomy_export.data.loading import Dataset
 from anatomy_export.data.probes import BUILT_IN_PROBES, choose_probes, load_probes
-from anatomy_export.evaluation.comparison import VerificationInputs, VerifyReport, single_batches, verification_batches
+from anatomy_export.evaluation.batches import single_batches
+from anatomy_export.evaluation.comparison import VerificationInputs, VerifyReport, verification_batches
 from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
 from anatomy_export.evaluation.tolerance import TOLERANCE
 from anatomy_export.exporter.torch_to_onnx import export_onnx, operator_counts, require_exporter

@@ -17,8 +17,9 @@ from anatomy_export.core.resumable import STUDY, ResultFile
 from anatomy_export.core.version import __version__
 from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.data.probes import choose_probes, load_probes
+from anatomy_export.evaluation.batches import Batch
 from anatomy_export.evaluation.metrics import compare_predictions, wilson_interval
-from anatomy_export.evaluation.torch_classifier import EncodedTexts, encode_texts, encoded_probabilities
+from anatomy_export.evaluation.torch_classifier import encode_texts, encoded_probabilities
 from anatomy_export.jobs.score import save_anatomy
 from anatomy_export.jobs.source_data import DataOptions, load_source_data, model_classes
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit, weights_identity
@@ -56,7 +57,7 @@ class _Job:
     checkpoint: Checkpoint
     planner: Planner
     texts: Examples
-    encoded: EncodedTexts
+    encoded: list[Batch]
     labels: np.ndarray
     progress: Progress
 

@@ -12,11 +12,11 @@ from anatomy_export.core.files import staged_file
 from anatomy_export.core.onnx_tensors import DataFile, read_model, without_large_tensors
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import target_cpu_note
+from anatomy_export.evaluation.judge import Judge
 from anatomy_export.evaluation.onnx_session import OnnxSession
-from anatomy_export.evaluation.onnx_texts import Judge
 from anatomy_export.evaluation.precision_gate import FP32, Precision, PrecisionReport
 from anatomy_export.exporter.precision import check_fp16_range, convert_precision
-from anatomy_export.plans.fingerprint import ffn_fingerprint
+from anatomy_export.plans.identity import ffn_fingerprint
 from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
 from anatomy_export.surgery.edit import Editor

@@ -10,7 +10,7 @@ import onnx.inliner
 
 from anatomy_export.core.errors import AnatomyError, first_line
 from anatomy_export.core.onnx_tensors import all_tensors, external_region, is_external, read_model
-from anatomy_export.plans.fingerprint import ffn_fingerprint
+from anatomy_export.plans.identity import ffn_fingerprint
 from anatomy_export.surgery.ffn import Ffn, Refusal, find_ffns
 from anatomy_export.surgery.graph import Graph, operator, sort_nodes_
 from anatomy_export.surgery.missed import with_missed

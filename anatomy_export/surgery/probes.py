@@ -7,7 +7,6 @@ import onnx
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.evaluation.onnx_session import MAKE_A_PLAN, OnnxSession
-from anatomy_export.evaluation.onnx_texts import logits_name
 from anatomy_export.evaluation.text_reader import TextReader
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.surgery.graph import MOST_STEPS, Graph, operator
@@ -57,7 +56,6 @@ class _ProbeRun:
         with damage_is_refused(model.path):
             probed, weights, self.state_name = _with_moved_state(model)
         self.session = OnnxSession(probed.SerializeToString(), str(model.path), weights=weights, hint=MAKE_A_PLAN)
-        self.logits_name = logits_name(model.proto)
 
     def state(self, probe: str) -> np.ndarray:
         """(tokens, d) after the last norm."""
@@ -91,7 +89,7 @@ class _ProbeRun:
         moved = np.zeros((*inputs["input_ids"].shape, self.hidden), np.float32)
         if move is not None:
             moved[0, place] = move
-        state, logits = self.session.run([self.state_name, self.logits_name], {**inputs, MOVE: moved})
+        state, logits = self.session.run([self.state_name, self.session.logits_output], {**inputs, MOVE: moved})
         return state[0, place], logits[0]
 
 

@@ -15,7 +15,7 @@ from anatomy_export.bench import placement
 from anatomy_export.bench.engines import EngineSpec, build_engine, fused_for, require_engines
 from anatomy_export.bench.harness import Pool, why_not, worker_pool
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
-from anatomy_export.evaluation.comparison import torch_forward
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import save_checkpoint
 

@@ -403,11 +403,11 @@ def test_another_tokenizer_fails(bundle):
 
 def test_another_plan_fails(bundle, tmp_path):
     body = json.loads((bundle / "plan.json").read_text())
-    from anatomy_export.plans.plan import _checksum
+    from anatomy_export.core.json_files import checksum
 
     del body["checksum"]
     body["repair"] = None
-    (bundle / "plan.json").write_text(json.dumps({**body, "checksum": _checksum(body)}))
+    (bundle / "plan.json").write_text(json.dumps({**body, "checksum": checksum(body)}))
     sealed(bundle, "plan.json")
     failed(bundle, "plan: SHA-256")
 

@@ -1,6 +1,7 @@
 """JSON is read strictly, and what is wrong is named with its place."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -26,18 +27,15 @@ class Model:
 
 RIGHT = {"name": "m", "layers": [{"width": 3, "keep": [0, 2], "share": 1, "more": 5}]}
 WRONG = {
-    "missing": ({"name": "m"}, "Object missing required field `layers`"),
-    "a list": ([], r"Expected `object`, got `array`"),
-    "text": ({**RIGHT, "name": 5}, r"Expected `str`, got `int` - at `\$.name`"),
+    "missing": ({"name": "m"}, "$ is a dict of 1, object missing required field layers"),
+    "a list": ([], "$ is a list of 0, expected object, got array"),
+    "text": ({**RIGHT, "name": 5}, "$.name is 5, expected str, got int"),
     "a truth value": (
         {"name": "m", "layers": [{"width": True, "keep": []}]},
-        r"got `bool` - at `\$.layers\[0\].width`",
+        "$.layers[0].width is True, expected int",
     ),
-    "a fraction": ({"name": "m", "layers": [{"width": 2.0, "keep": []}]}, r"got `float` - at `\$.layers\[0\].width`"),
-    "too small": (
-        {"name": "m", "layers": [{"width": 0, "keep": []}]},
-        r"Expected `int` >= 1 - at `\$.layers\[0\].width` is 0",
-    ),
+    "a fraction": ({"name": "m", "layers": [{"width": 2.0, "keep": []}]}, "$.layers[0].width is 2.0, expected int"),
+    "too small": ({"name": "m", "layers": [{"width": 0, "keep": []}]}, "$.layers[0].width is 0, expected int >= 1"),
     "a surrogate": ({"name": "m", "layers": "\ud800"}, "surrogates not allowed"),
 }
 
@@ -55,7 +53,7 @@ def test_a_right_file(tmp_path):
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_field_is_named(case, tmp_path):
     body, message = WRONG[case]
-    with pytest.raises(AnatomyError, match=rf"m\.json: a field is .*{message}.*; next step: make it again"):
+    with pytest.raises(AnatomyError, match=rf"m\.json: a field is .*{re.escape(message)}.*; next step: make it again"):
         written(tmp_path, json.dumps(body)).read(Model)
 
 

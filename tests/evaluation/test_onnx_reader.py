@@ -60,7 +60,7 @@ def test_more_than_a_fixed_graph_takes_is_refused(tmp_path):
 
 def test_damaged_settings_are_refused(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("[1]")
-    with pytest.raises(AnatomyError, match=r"tokenizer_config\.json is damaged"):
+    with pytest.raises(AnatomyError, match=r"tokenizer_config\.json: holds a list of 1, expected an object"):
         form_of(tmp_path)
 
 

@@ -1,16 +1,15 @@
-"""Text through an ONNX file of any origin by ONNX Runtime on the CPU, without torch; what it classifies right."""
+"""What a cut of an ONNX file, and another precision of it, are judged by: labelled text, without torch."""
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 
-from anatomy_export.core.errors import AnatomyError, first_line
+from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.onnx_tensors import file_bytes
-from anatomy_export.data.labels import class_names
 from anatomy_export.data.loading import Examples
+from anatomy_export.evaluation.batches import text_logits
 from anatomy_export.evaluation.inputs import Inputs
 from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import (
@@ -20,23 +19,9 @@ from anatomy_export.evaluation.precision_gate import (
     precision_gate,
     precision_report,
 )
-from anatomy_export.evaluation.text_reader import TextReader, read_settings
+from anatomy_export.evaluation.text_reader import TextReader
 
 CALIBRATION_TEXTS = 256
-
-
-def logits_name(model: onnx.ModelProto) -> str:
-    """The output that classifies: "logits", else the first."""
-    outputs = [value.name for value in model.graph.output]
-    return "logits" if "logits" in outputs else outputs[0]
-
-
-def config_classes(config: Path) -> tuple[str, ...]:
-    """The class names of a model by a transformers config.json; none where there is no such file."""
-    try:
-        return class_names(read_settings(config), str(config.parent))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise AnatomyError(f"{config} is damaged ({first_line(error)}); next step: restore or remove it") from error
 
 
 @dataclass(frozen=True)
@@ -93,17 +78,12 @@ class Judge:
 
     def _classes(self, graph: Path, name: str, examples: Examples) -> np.ndarray:
         """(texts,) the class of each text."""
-        output = logits_name(onnx.load(graph, load_external_data=False))
         session = OnnxSession(graph, name, hint="next step: leave --data out")
-        logits = [session.run([output], self.reader.inputs(text))[0] for text in examples.texts]
-        batch = self.reader.form.batch or 1
-        if any(rows.ndim != 2 or len(rows) != batch for rows in logits):
+        logits = text_logits(session.logits, self.reader.batches(examples.texts))
+        largest, classes = max(examples.labels), logits.shape[1]
+        if largest >= classes:
             raise AnatomyError(
-                f"{name}: output '{output}' is {logits[0].shape}, expected logits ({batch}, classes); {session.hint}"
+                f"label {largest} is out of range for {classes} classes, numbered from 0; next step: check "
+                "--label-column"
             )
-        count, largest = logits[0].shape[1], max(examples.labels)
-        if largest >= count:
-            raise AnatomyError(
-                f"label {largest} is out of range for {count} classes, numbered from 0; next step: check --label-column"
-            )
-        return np.stack([rows[0] for rows in logits]).argmax(-1)
+        return logits.argmax(-1)
