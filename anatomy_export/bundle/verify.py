@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from anatomy_export.bundle.files import BundleManifest, check_files, inside, read_bundle_manifest
+from anatomy_export.bundle.files import check_files, inside
+from anatomy_export.bundle.manifest import BundleManifest, read_bundle_manifest
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, VerifyError, first_line
 from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.core.progress import Progress
@@ -119,7 +120,7 @@ def _report(
         checks=tuple(checks),
         left_over=tuple(left_over),
         max_abs_error=error,
-        tolerance=manifest.tolerance,
+        tolerance=manifest.reference_tolerance,
         median_s=median_s,
         tokens=len(_timed(manifest)),
         onnxruntime=onnxruntime.__version__,
@@ -167,8 +168,9 @@ def _left(left_over: list[str]) -> Check:
 
 def _check_plan(directory: Path, manifest: BundleManifest) -> Check:
     plan = read_plan(inside(directory, "plan.json"))
-    if plan.sha256 != manifest.plan_sha256:
-        return Check("plan", False, f"SHA-256 {plan.sha256[:12]}… is not the manifest's {manifest.plan_sha256[:12]}…")
+    digest = manifest.provenance.plan_sha256
+    if plan.sha256 != digest:
+        return Check("plan", False, f"SHA-256 {plan.sha256[:12]}… is not the manifest's {digest[:12]}…")
     model = onnx.load(inside(directory, "model.onnx"), load_external_data=False)
     recorded = {entry.key: entry.value for entry in model.metadata_props}
     expected = {"anatomy.plan_sha256": plan.sha256, "anatomy.source_fingerprint": plan.fingerprint}
@@ -224,10 +226,9 @@ def _check_int8_weights(manifest: BundleManifest, flags: Collection[str], machin
 
 
 def _logits_check(name: str, error: float, manifest: BundleManifest) -> Check:
-    judged = (
-        f"max abs error {error:.1e} on {len(manifest.references)} reference texts, tolerance {manifest.tolerance:.1e}"
-    )
-    return Check(name, bool(error <= manifest.tolerance), judged)
+    tolerance = manifest.reference_tolerance
+    judged = f"max abs error {error:.1e} on {len(manifest.references)} reference texts, tolerance {tolerance:.1e}"
+    return Check(name, bool(error <= tolerance), judged)
 
 
 def _reference_error(session: OnnxSession, manifest: BundleManifest) -> float:

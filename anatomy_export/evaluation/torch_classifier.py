@@ -48,4 +48,4 @@ def torch_accuracy(checkpoint: Checkpoint, examples: Examples, max_length: int) 
 def predict_classes(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> list[int]:
     """The model's class of each text, one text at a time."""
     forward = torch_forward(checkpoint.model)
-    return [int(forward(inputs).argmax(-1)) for inputs in single_batches(checkpoint.tokenizer, texts, max_length)]
+    return [int(forward(inputs)[0].argmax()) for inputs in single_batches(checkpoint.tokenizer, texts, max_length)]

@@ -9,7 +9,8 @@ import numpy as np
 
 from anatomy_export.bench.latency_table import latency_table
 from anatomy_export.bundle.card import source_card
-from anatomy_export.bundle.manifest import BundleFacts, write_manifest
+from anatomy_export.bundle.facts import BundleFacts
+from anatomy_export.bundle.manifest import write_manifest
 from anatomy_export.bundle.ship_gate import check_shipped
 from anatomy_export.core.files import MANIFEST, staged_directory
 from anatomy_export.core.names import public_name
