@@ -168,9 +168,9 @@ def _left(left_over: list[str]) -> Check:
 
 def _check_plan(directory: Path, manifest: BundleManifest) -> Check:
     plan = read_plan(inside(directory, "plan.json"))
-    digest = manifest.provenance.plan_sha256
-    if plan.sha256 != digest:
-        return Check("plan", False, f"SHA-256 {plan.sha256[:12]}… is not the manifest's {digest[:12]}…")
+    named = manifest.provenance.plan_sha256
+    if plan.sha256 != named:
+        return Check("plan", False, f"SHA-256 {plan.sha256[:12]}… is not the manifest's {named[:12]}…")
     model = onnx.load(inside(directory, "model.onnx"), load_external_data=False)
     recorded = {entry.key: entry.value for entry in model.metadata_props}
     expected = {"anatomy.plan_sha256": plan.sha256, "anatomy.source_fingerprint": plan.fingerprint}

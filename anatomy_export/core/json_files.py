@@ -13,6 +13,7 @@ from anatomy_export.core.errors import AnatomyError
 
 T = TypeVar("T")
 FOUND_SHOWN, REASON_SHOWN = 60, 200
+MISSING = "Object missing required field "
 STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
 
@@ -99,6 +100,8 @@ def shortened(value: object) -> str:
 def _explained(error: Exception, body: Any) -> str:
     """What msgspec says, and before it the place and what stands there."""
     what, _, place = str(error).replace("`", "").partition(" - at ")
+    if what.startswith(MISSING):
+        return f"{place or '$'} lacks {what.removeprefix(MISSING)}"
     try:
         for name, index in STEP.findall(place):
             body = body[name or int(index)]

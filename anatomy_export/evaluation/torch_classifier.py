@@ -12,6 +12,7 @@ from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.plans.identity import softmax
 
 EVALUATION_BATCH = 64
+EncodedTexts = list[Batch]
 
 
 def torch_forward(model) -> Forward:
@@ -24,12 +25,12 @@ def torch_forward(model) -> Forward:
     return forward
 
 
-def encode_texts(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 128) -> list[Batch]:
+def encode_texts(checkpoint: Checkpoint, texts: Sequence[str], max_length: int = 128) -> EncodedTexts:
     """Tokenise once what is then run through several models."""
     return list(padded_batches(checkpoint.tokenizer, texts, max_length, EVALUATION_BATCH))
 
 
-def encoded_probabilities(model, encoded: Sequence[Batch]) -> np.ndarray:
+def encoded_probabilities(model, encoded: EncodedTexts) -> np.ndarray:
     """Class probabilities (texts, classes), in the order of the texts."""
     return softmax(text_logits(torch_forward(model), encoded).astype(np.float64))
 

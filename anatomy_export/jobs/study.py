@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from msgspec import Meta, Struct
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import open_directory, sole_writer
@@ -17,9 +19,8 @@ from anatomy_export.core.resumable import STUDY, ResultFile
 from anatomy_export.core.version import __version__
 from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.data.probes import choose_probes, load_probes
-from anatomy_export.evaluation.batches import Batch
 from anatomy_export.evaluation.metrics import compare_predictions, wilson_interval
-from anatomy_export.evaluation.torch_classifier import encode_texts, encoded_probabilities
+from anatomy_export.evaluation.torch_classifier import EncodedTexts, encode_texts, encoded_probabilities
 from anatomy_export.jobs.score import save_anatomy
 from anatomy_export.jobs.source_data import DataOptions, load_source_data, model_classes
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit, weights_identity
@@ -50,6 +51,21 @@ class StudyRequest:
     data: DataOptions = field(default_factory=DataOptions)
 
 
+class MeasuredSetup(Struct, frozen=True):
+    """What `study.json` holds of a setup that was evaluated."""
+
+    accuracy: float
+    agreement: float
+    mean_abs_delta: float
+    removed: float
+    removed_share: float
+    interval: tuple[float, float]
+    removed_per_layer: list[int]
+    right: Annotated[str, Meta(pattern=r"\A([0-9a-f]{2})*\Z")]
+    kept_sha256: str
+    seconds: dict | None
+
+
 @dataclass(frozen=True)
 class _Job:
     """What is the same for every setup. `labels`: (texts,)."""
@@ -57,7 +73,7 @@ class _Job:
     checkpoint: Checkpoint
     planner: Planner
     texts: Examples
-    encoded: list[Batch]
+    encoded: EncodedTexts
     labels: np.ndarray
     progress: Progress
 
@@ -102,8 +118,8 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
         )
     settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
     settings |= weights_identity(source.checkpoint, checkpoint.model)
-    file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
-    earlier = file.earlier(settings, _check_entry) or {}
+    file = ResultFile(request.output / STUDY, "study", "setups", MeasuredSetup, free=("latency",))
+    earlier = file.earlier(settings) or {}
     open_directory(request.output, empty=not earlier)
     save_anatomy(anatomy, checkpoint, request.output, request.model)
     planner = Planner(anatomy, family_of(checkpoint.model.config).rule, PROBE_REDUCTION)
@@ -251,15 +267,3 @@ def _time(job: _Job, setups: list[Setup], backend: str, body: dict) -> Iterator[
             elif "seconds" not in body["dense"]:
                 body["dense"]["seconds"] = seconds
         yield
-
-
-def _check_entry(entry: dict) -> None:
-    """Raise KeyError or TypeError for what is no entry of a setup."""
-    if "refused" in entry:
-        return
-    for name in ("accuracy", "agreement", "mean_abs_delta", "removed", "removed_share"):
-        float(entry[name])
-    for name in ("interval", "removed_per_layer"):
-        list(entry[name])
-    bytes.fromhex(entry["right"])
-    _ = entry["kept_sha256"], entry["seconds"]

@@ -27,7 +27,7 @@ class Model:
 
 RIGHT = {"name": "m", "layers": [{"width": 3, "keep": [0, 2], "share": 1, "more": 5}]}
 WRONG = {
-    "missing": ({"name": "m"}, "$ is a dict of 1, object missing required field layers"),
+    "missing": ({"name": "m"}, "$ lacks layers"),
     "a list": ([], "$ is a list of 0, expected object, got array"),
     "text": ({**RIGHT, "name": 5}, "$.name is 5, expected str, got int"),
     "a truth value": (
