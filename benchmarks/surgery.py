@@ -22,8 +22,9 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import movie_reviews
 from anatomy_export.data.probes import BUILT_IN_PROBES
-from anatomy_export.evaluation.comparison import logits_of, torch_forward, verification_batches
+from anatomy_export.evaluation.comparison import verification_batches
 from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.prune import slice_neurons
@@ -95,10 +96,10 @@ def measure(case: Case, exporter: str, folder: Path, progress: Progress) -> dict
     cut = run_slice(SliceRequest(folder / "model.onnx", folder / "cut.onnx", folder / "plan.json"), progress)
     batches = verification_batches(checkpoint.tokenizer, BUILT_IN_PROBES, MAX_LENGTH)
     sliced = slice_neurons(checkpoint.model, case.plan, case.repair)
-    expected = np.concatenate(logits_of(torch_forward(sliced), batches))
-    dense = np.concatenate(logits_of(torch_forward(checkpoint.model), batches))
+    expected = np.concatenate(list(map(torch_forward(sliced), batches)))
+    dense = np.concatenate(list(map(torch_forward(checkpoint.model), batches)))
     classifier = OnnxClassifier(folder / "cut.onnx", checkpoint.tokenizer, MAX_LENGTH)
-    logits = np.concatenate(logits_of(classifier.run, batches))
+    logits = np.concatenate(list(map(classifier.run, batches)))
     return {
         "found_as": cut.layers[0].found_as,
         "widths": [layer.width for layer in cut.layers],

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from graph_cache import graphs_kept
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from anatomy_export.bundle.manifest import manifest_checksum
 from anatomy_export.cli import main
+from anatomy_export.core.json_files import checksum
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.models.families import FAMILIES, model_blocks
 
@@ -178,7 +178,7 @@ def rewrite_manifest(bundle: Path, change) -> None:
     """Change a bundle's manifest and give it the checksum of what it then holds."""
     body = json.loads((bundle / "bundle.json").read_text())
     change(body)
-    body["checksum"] = manifest_checksum(body)
+    body["checksum"] = checksum(body)
     (bundle / "bundle.json").write_text(json.dumps(body))
 
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.comparison import VerificationInputs, compare_all, torch_forward, verification_batches
+from anatomy_export.evaluation.comparison import VerificationInputs, compare_all, verification_batches
 from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anatomy_export.models.families import model_blocks

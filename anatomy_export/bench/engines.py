@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from anatomy_export.bench.placement import check_placement, matmul_model, open_session
+from anatomy_export.bench.placement import check_placement, matmul_model, provider_session
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
 from anatomy_export.evaluation.inputs import Inputs
 
@@ -76,7 +76,8 @@ class OrtEngine:
     def __init__(self, spec: EngineSpec):
         provider = ORT_PROVIDERS[spec.provider]
         file = onnx_file(spec.model)
-        self.session = open_session(str(file), provider, threads=spec.threads, settings=_provider_settings(spec))
+        settings = _provider_settings(spec)
+        self.session = provider_session(file, str(file), provider, threads=spec.threads, settings=settings)
         self.spec = spec
         self.graphs = 0
         self.facts = {
@@ -237,7 +238,9 @@ class OrtRoofline:
     def __init__(self, spec: EngineSpec):
         rows, inner, columns = ROOFLINE_SHAPE
         provider = ORT_PROVIDERS[spec.provider]
-        self.session = open_session(matmul_model(inner, columns), provider, threads=spec.threads)
+        self.session = provider_session(
+            matmul_model(inner, columns), "a one-node model", provider, threads=spec.threads
+        )
         check_placement(self.session, provider, Path("a one-node model"))
         self.left = np.random.default_rng(0).random((rows, inner), dtype=np.float32)
         self.facts = {"flops": 2 * rows * inner * columns, "onnxruntime": _ort_version()}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
+from anatomy_export.core.errors import MissingExtraError, ProviderError
+from anatomy_export.evaluation.onnx_session import CPU, open_session
 
 PRODUCT_OPERATORS = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulInteger", "QLinearMatMul")
 HOW_TO = {
@@ -27,11 +28,13 @@ def _next_step(provider: str) -> str:
     return f"next step: {HOW_TO.get(provider, 'install what the provider needs')}; or use --provider cpu"
 
 
-def open_session(model: str | bytes, provider: str, *, threads: int, settings: dict[str, str] | None = None):
+def provider_session(
+    model: Path | bytes, name: str, provider: str, *, threads: int, settings: dict[str, str] | None = None
+):
     """An ONNX Runtime session that really has `provider`; its threads spin during a call and stop between calls.
 
     Args:
-        model: path of an `.onnx` file, or its bytes.
+        model: path of an `.onnx` file, or its bytes; `name` is what errors call it.
         provider: as ONNX Runtime names it; `settings` are its options.
 
     Raises:
@@ -40,28 +43,20 @@ def open_session(model: str | bytes, provider: str, *, threads: int, settings: d
     try:
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("onnxruntime", "cpu" if provider == "CPUExecutionProvider" else "gpu") from error
+        raise MissingExtraError("onnxruntime", "cpu" if provider == CPU else "gpu") from error
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise ProviderError(
             f"{provider} is not in this onnxruntime {onnxruntime.__version__} (it has {', '.join(available)}); "
             + _next_step(provider)
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    failure: Exception | None = None
+    entries = {"session.force_spinning_stop": "1", "session.record_ep_graph_assignment_info": "1"}
     with _native_messages() as messages:
-        if provider != "CPUExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
+        if provider != CPU and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=[(provider, settings or {})])
-        except Exception as error:
-            failure = error
-    if failure:
-        name = model if isinstance(model, str) else "a one-node model"
-        raise AnatomyError(f"ONNX Runtime cannot load {name}: {str(failure)[:300]}") from failure
+        session = open_session(
+            model, name, threads=threads, provider=provider, provider_options=settings, entries=entries
+        )
     started = session.get_providers()
     if provider not in started:
         causes = re.findall(r"with error: (.+)", "".join(messages))

@@ -1,64 +1,56 @@
 """The model card: the bundle's README.md, with the metadata that the hub reads."""
 
 import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from anatomy_export.bundle.facts import BundleFacts
 from anatomy_export.core.errors import AnatomyError, first_line
 from anatomy_export.core.names import is_local, markdown_text
-
-if TYPE_CHECKING:
-    from anatomy_export.bundle.manifest import BundleFacts
 
 TASK = "text-classification"
 HUB_DATASETS = {"imdb": "stanfordnlp/imdb"}
 RESTATED = ("language", "license", "license_name", "license_link", "base_model")
 DIGITS = 6
-NOT_OF_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
-def card_metadata(facts: "BundleFacts") -> dict[str, Any]:
-    """The card's metadata as the hub's `ModelCardData` gives it back: accuracy on test where it was measured.
+def card_metadata(facts: BundleFacts):
+    """The card's metadata, a `huggingface_hub.ModelCardData`: accuracy on test where it was measured.
 
-    A data set is listed by its hub id, where it has one; a user's own file is named in the results alone.
+    A data set is listed by its hub id, where it has one; a user's own file is named in the results alone. Names are on
+    one line, for YAML takes line breaks in them for others.
     """
-    tags = ["onnx", "pruned", "anatomy-export", *([facts.precision] if facts.precision != "fp32" else [])]
-    metadata = {**facts.source_card, "library_name": "onnx", "pipeline_tag": TASK, "tags": tags}
+    from huggingface_hub import EvalResult, ModelCardData
+
     data, accuracy = facts.provenance.get("data"), facts.result["accuracy"]["pruned"]
-    if data is None:
-        return metadata
-    name = Path(data["name"]).name
-    if data["name"] in HUB_DATASETS:
-        metadata["datasets"] = [HUB_DATASETS[data["name"]]]
-    if accuracy is not None:
-        metadata["metrics"] = ["accuracy"]
-        metadata["model-index"] = [
-            {
-                "name": f"{facts.name}, {facts.mode}",
-                "results": [
-                    {
-                        "task": {"type": TASK},
-                        "dataset": {"type": HUB_DATASETS.get(name, name), "name": name, "split": "test"},
-                        "metrics": [{"type": "accuracy", "value": round(accuracy, DIGITS)}],
-                    }
-                ],
-            }
+    dataset = None if data is None else HUB_DATASETS.get(data["name"])
+    results = None
+    if data is not None and accuracy is not None:
+        name = _one_line(Path(data["name"]).name)
+        results = [
+            EvalResult(
+                task_type=TASK,
+                dataset_type=dataset or name,
+                dataset_name=name,
+                dataset_split="test",
+                metric_type="accuracy",
+                metric_value=round(accuracy, DIGITS),
+            )
         ]
-    return metadata
+    return ModelCardData(
+        **facts.source_card,
+        library_name="onnx",
+        pipeline_tag=TASK,
+        tags=["onnx", "pruned", "anatomy-export", *([facts.precision] if facts.precision != "fp32" else [])],
+        datasets=[dataset] if dataset else None,
+        metrics=["accuracy"] if results else None,
+        model_name=f"{_one_line(facts.name)}, {facts.mode}",
+        eval_results=results,
+    )
 
 
-def front_matter(metadata: dict[str, Any]) -> str:
-    """Metadata as a YAML block; strings, lists and dictionaries as JSON writes them, which YAML contains.
-
-    What YAML takes for a line break or refuses is escaped: JSON writes it as it is.
-    """
-    lines = [f"{name}: {_yaml_value(value)}" for name, value in metadata.items()]
-    return "\n".join(["---", *lines, "---"]) + "\n"
-
-
-def _yaml_value(value: Any) -> str:
-    return NOT_OF_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", json.dumps(value, ensure_ascii=False))
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def source_card(checkpoint: str) -> dict[str, Any]:
@@ -78,13 +70,13 @@ def source_card(checkpoint: str) -> dict[str, Any]:
     from huggingface_hub import ModelCard
 
     try:
-        found = ModelCard.load(file).data.to_dict()
+        metadata = ModelCard.load(file).data.to_dict()
     except Exception as error:
         raise AnatomyError(
             f"model card {file}: its metadata cannot be read ({first_line(error)[:200]}); next step: put it right, or "
             "remove the file"
         ) from error
-    card = {name: found[name] for name in RESTATED if found.get(name)}
+    card = {name: metadata[name] for name in RESTATED if metadata.get(name)}
     if any(is_local(base) for base in _listed(card.get("base_model", ()))):
         del card["base_model"]
     return card
@@ -94,7 +86,7 @@ def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def model_card(facts: "BundleFacts") -> str:
+def model_card(facts: BundleFacts) -> str:
     """The bundle's README.md: metadata block, what was done, widths, accuracy, size, provenance, how to run it."""
     result, accuracy = facts.result, facts.result["accuracy"]
     labels = ", ".join(map(markdown_text, facts.labels))
@@ -102,7 +94,10 @@ def model_card(facts: "BundleFacts") -> str:
         f"| {layer} | {width} | {kept} |"
         for layer, (width, kept) in enumerate(zip(facts.widths, facts.kept_widths, strict=True))
     )
-    return f"""{front_matter(card_metadata(facts))}
+    return f"""---
+{card_metadata(facts).to_yaml()}
+---
+
 # {markdown_text(facts.name)}, {facts.mode}
 
 A text classifier with {len(facts.labels)} classes ({labels}), pruned without training and verified
@@ -140,7 +135,7 @@ python classify.py "A sentence."
 """
 
 
-def _precision_sentence(facts: "BundleFacts") -> str:
+def _precision_sentence(facts: BundleFacts) -> str:
     if facts.conversion is None:
         return "Weights are float32."
     how = ", ".join(f"{name} {value}" for name, value in facts.conversion.items() if not isinstance(value, list))

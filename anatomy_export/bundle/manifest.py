@@ -1,78 +1,113 @@
-"""The directory that ships: its manifest, its files, its model card."""
+"""`bundle.json`: what a bundle holds, which model it is, and what it gave for the reference texts; written and read."""
 
-import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import numpy as np
+from msgspec import Meta, Struct
 
 from anatomy_export.bundle.card import model_card
+from anatomy_export.bundle.facts import BundleFacts
+from anatomy_export.bundle.files import inside
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import MANIFEST, sha256_file
+from anatomy_export.core.json_files import JsonFile, checksum, shortened
 from anatomy_export.evaluation.tolerance import REFERENCE_TOLERANCE, scaled_tolerance
-from anatomy_export.models.flops import FlopModel
 
 FORMAT_VERSION = 1
 CLASSIFY = "classify.py"
+REQUIRED = ("model.onnx", "plan.json")
+MOST_MANIFEST_BYTES = 2**24
+MOST_REFERENCES = 1000
+MOST_TOKENS = 2**16
+MOST_CLASSES = 2**16
+MOST_LOGIT = 1e30
+AGAIN = "export the bundle again"
+
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
+Logit = Annotated[float, Meta(gt=-MOST_LOGIT, lt=MOST_LOGIT)]
+
+
+class Provenance(Struct, frozen=True, rename={"plan_sha256": "anatomy.plan_sha256"}):
+    """Of what a bundle was made from, the plan."""
+
+    plan_sha256: Digest
+
+
+class Conversion(Struct, frozen=True):
+    """Of how int8 weights were made: have they 7 bits? None where the manifest does not say."""
+
+    reduce_range: bool | None = None
 
 
 @dataclass(frozen=True)
-class BundleFacts:
-    """What the manifest and the model card say beside the files' checksums.
+class Reference:
+    """A text (None where it was not recorded), its token ids, and the logits that the file gave when it was made."""
 
-    `reference_logits: (texts, classes)` are those of the file that ships. `conversion` tells how it came from the fp32
-    file; None where it is that.
-    """
-
-    name: str
-    mode: str
-    max_length: int
-    truncation_side: str
-    flops_tokens: int
-    labels: tuple[str, ...]
-    tolerance: float
-    provenance: dict
-    result: dict
-    dense_flops: FlopModel
-    planned_ffn_token: int
-    widths: tuple[int, ...]
-    kept_widths: tuple[int, ...]
-    criterion: str
-    reference_texts: tuple[str, ...]
-    reference_ids: tuple[tuple[int, ...], ...]
-    reference_logits: np.ndarray
-    precision: str = "fp32"
-    conversion: dict | None = None
-    source_card: dict = field(default_factory=dict)
+    input_ids: Annotated[tuple[TokenId, ...], Meta(min_length=1)]
+    logits: tuple[Logit, ...]
+    text: str | None = None
 
 
-def read_manifest(directory: Path) -> dict:
-    """The manifest of a bundle.
+@dataclass(frozen=True)
+class BundleManifest:
+    """Of `bundle.json`, what a check needs, each value of the kind and size that it must be."""
+
+    mode: Annotated[str, Meta(min_length=1)]
+    precision: Literal["fp32", "fp16", "int8"]
+    max_length: Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
+    labels: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MOST_CLASSES)]
+    reference_tolerance: Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+    provenance: Provenance
+    files: dict[str, Digest]
+    references: Annotated[tuple[Reference, ...], Meta(min_length=1, max_length=MOST_REFERENCES)]
+    truncation_side: Literal["right", "left"] = "right"
+    conversion: Conversion | None = None
+
+    @property
+    def reduce_range(self) -> bool | None:
+        """Have int8 weights 7 bits? None where the file is not int8, or the manifest does not say."""
+        return self.conversion.reduce_range if self.precision == "int8" and self.conversion else None
+
+    def __post_init__(self) -> None:
+        if not set(REQUIRED) <= set(self.files):
+            raise ValueError(f"files is {shortened(self.files)}, expected {', '.join(REQUIRED)} and others")
+        for reference in self.references:
+            ids, logits, classes = list(reference.input_ids), list(reference.logits), len(self.labels)
+            if len(ids) > self.max_length:
+                raise ValueError(f"input_ids is {shortened(ids)}, expected 1 to {self.max_length} token ids")
+            if len(logits) != classes:
+                raise ValueError(f"logits is {shortened(logits)}, expected {classes} numbers")
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a bundle as it stands there.
 
     Raises:
         AnatomyError: there is none, it is damaged, or its format version is unknown.
     """
-    file = Path(directory) / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        found = manifest["format_version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AnatomyError(
-            f"{file}: no readable bundle manifest ({type(error).__name__}); next step: export the bundle again"
-        ) from error
-    if found != FORMAT_VERSION:
-        raise AnatomyError(
-            f"{file}: format version {found!r}, expected {FORMAT_VERSION}; next step: export the bundle again"
-        )
-    return manifest
+    return JsonFile(Path(directory) / MANIFEST, AGAIN).read_object(format_version=FORMAT_VERSION)
 
 
-def manifest_checksum(manifest: dict) -> str:
-    """SHA-256 over a manifest without its own checksum, in one canonical form."""
-    body = {name: value for name, value in manifest.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def read_bundle_manifest(directory: Path) -> BundleManifest:
+    """Read and check a bundle's manifest.
+
+    Raises:
+        AnatomyError: there is none, or it is damaged, altered, of another version, or has a value of the wrong kind.
+    """
+    if not directory.is_dir():
+        raise AnatomyError(f"bundle {directory}: no such directory; next step: check the path")
+    file = JsonFile(inside(directory, MANIFEST), AGAIN, title=str(directory / MANIFEST))
+    size = file.path.stat().st_size
+    if size > MOST_MANIFEST_BYTES:
+        raise file.error(f"{size:,} bytes, expected at most {MOST_MANIFEST_BYTES:,}")
+    body = file.read_object(format_version=FORMAT_VERSION)
+    file.check_seal(body)
+    return file.convert(body, BundleManifest)
 
 
 def write_manifest(directory: Path, facts: BundleFacts) -> None:
@@ -104,5 +139,5 @@ def write_manifest(directory: Path, facts: BundleFacts) -> None:
             for text, ids, row in zip(facts.reference_texts, facts.reference_ids, facts.reference_logits, strict=True)
         ],
     }
-    manifest["checksum"] = manifest_checksum(manifest)
+    manifest["checksum"] = checksum(manifest)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

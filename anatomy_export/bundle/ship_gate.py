@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from anatomy_export.bundle.files import BundleManifest, Reference, read_bundle_manifest
-from anatomy_export.bundle.manifest import CLASSIFY
+from anatomy_export.bundle.manifest import CLASSIFY, BundleManifest, Reference, read_bundle_manifest
 from anatomy_export.bundle.verify import verify_bundle
 from anatomy_export.core.errors import VerifyError, first_line
 from anatomy_export.core.progress import Progress
@@ -56,9 +55,9 @@ def _difference(classify, reference: Reference, manifest: BundleManifest) -> str
     label, probability = classify(reference.text)
     expected = softmax(np.array(reference.logits))
     ranked = sorted(reference.logits)
-    clear = len(ranked) > 1 and ranked[-1] - ranked[-2] > 2 * manifest.tolerance
+    clear = len(ranked) > 1 and ranked[-1] - ranked[-2] > 2 * manifest.reference_tolerance
     right = manifest.labels[int(expected.argmax())]
-    if abs(probability - expected.max()) <= manifest.tolerance and (label == right or not clear):
+    if abs(probability - expected.max()) <= manifest.reference_tolerance and (label == right or not clear):
         return None
     return (
         f"{CLASSIFY} says {label} {probability:.4f} of '{str(reference.text)[:40]}…', "

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from anatomy_export.bundle.files import BundleManifest, check_files, inside, read_bundle_manifest
+from anatomy_export.bundle.files import check_files, inside
+from anatomy_export.bundle.manifest import BundleManifest, read_bundle_manifest
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, VerifyError, first_line
 from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import saturates
+from anatomy_export.evaluation.inputs import unpadded_inputs
+from anatomy_export.evaluation.onnx_session import OnnxSession, runtime_reason
 from anatomy_export.plans.plan import read_plan
 
 WARM_UPS = 3
@@ -97,13 +100,13 @@ def verify_bundle(
     with progress.stage("run the reference texts"):
         for name in [name for name in ("model.onnx", "model.ort") if name in manifest.files]:
             try:
-                session = _Session(onnxruntime, directory / name)
-                found = session.reference_error(manifest)
-                error = found if error is None else max(found, error)
-                checks.append(_logits_check(name, found, manifest))
-                median_s = session.median_s(_timed(manifest)) if name == "model.onnx" else median_s
+                session = OnnxSession(directory / name)
+                file_error = _reference_error(session, manifest)
+                error = file_error if error is None else max(file_error, error)
+                checks.append(_logits_check(name, file_error, manifest))
+                median_s = _median_s(session, _timed(manifest)) if name == "model.onnx" else median_s
             except Exception as failure:
-                checks.append(Check(name, False, f"ONNX Runtime failed ({first_line(failure)[:200]})"))
+                checks.append(Check(name, False, f"ONNX Runtime failed ({runtime_reason(failure)})"))
     return _report(directory, manifest, checks, left_over, onnxruntime, error, median_s)
 
 
@@ -117,7 +120,7 @@ def _report(
         checks=tuple(checks),
         left_over=tuple(left_over),
         max_abs_error=error,
-        tolerance=manifest.tolerance,
+        tolerance=manifest.reference_tolerance,
         median_s=median_s,
         tokens=len(_timed(manifest)),
         onnxruntime=onnxruntime.__version__,
@@ -165,8 +168,9 @@ def _left(left_over: list[str]) -> Check:
 
 def _check_plan(directory: Path, manifest: BundleManifest) -> Check:
     plan = read_plan(inside(directory, "plan.json"))
-    if plan.sha256 != manifest.plan_sha256:
-        return Check("plan", False, f"SHA-256 {plan.sha256[:12]}… is not the manifest's {manifest.plan_sha256[:12]}…")
+    named = manifest.provenance.plan_sha256
+    if plan.sha256 != named:
+        return Check("plan", False, f"SHA-256 {plan.sha256[:12]}… is not the manifest's {named[:12]}…")
     model = onnx.load(inside(directory, "model.onnx"), load_external_data=False)
     recorded = {entry.key: entry.value for entry in model.metadata_props}
     expected = {"anatomy.plan_sha256": plan.sha256, "anatomy.source_fingerprint": plan.fingerprint}
@@ -222,42 +226,27 @@ def _check_int8_weights(manifest: BundleManifest, flags: Collection[str], machin
 
 
 def _logits_check(name: str, error: float, manifest: BundleManifest) -> Check:
-    judged = (
-        f"max abs error {error:.1e} on {len(manifest.references)} reference texts, tolerance {manifest.tolerance:.1e}"
-    )
-    return Check(name, bool(error <= manifest.tolerance), judged)
+    tolerance = manifest.reference_tolerance
+    judged = f"max abs error {error:.1e} on {len(manifest.references)} reference texts, tolerance {tolerance:.1e}"
+    return Check(name, bool(error <= tolerance), judged)
 
 
-class _Session:
-    """A model of the bundle on the CPU."""
+def _reference_error(session: OnnxSession, manifest: BundleManifest) -> float:
+    """The largest difference from a recorded logit; infinity where one is not finite or has none to match."""
+    error = 0.0
+    for reference in manifest.references:
+        [logits] = session.logits(unpadded_inputs(reference.input_ids))
+        if logits.shape != (len(reference.logits),) or not np.isfinite(logits).all():
+            return float("inf")
+        error = max(error, float(np.abs(logits - np.array(reference.logits)).max()))
+    return error
 
-    def __init__(self, onnxruntime, path: Path):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.names = [value.name for value in self.session.get_inputs()]
 
-    def logits(self, input_ids: tuple[int, ...]) -> np.ndarray:
-        """Logits (classes,) of one text without padding."""
-        ids = np.array([input_ids], dtype=np.int64)
-        values = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        return self.session.run(["logits"], {name: values[name] for name in self.names})[0][0]
-
-    def reference_error(self, manifest: BundleManifest) -> float:
-        """The largest difference from a recorded logit; infinity where one is not finite or has none to match."""
-        error = 0.0
-        for one in manifest.references:
-            found = self.logits(one.input_ids)
-            if found.shape != (len(one.logits),) or not np.isfinite(found).all():
-                return float("inf")
-            error = max(error, float(np.abs(found - np.array(one.logits)).max()))
-        return error
-
-    def median_s(self, input_ids: tuple[int, ...]) -> float:
-        """Median seconds of a call with one text, after warm-ups."""
-        taken = []
-        for _ in range(WARM_UPS + TIMED_RUNS):
-            start = time.perf_counter()
-            self.logits(input_ids)
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken[WARM_UPS:])
+def _median_s(session: OnnxSession, input_ids: tuple[int, ...]) -> float:
+    """Median seconds of a call with one text, after warm-ups."""
+    inputs, taken = unpadded_inputs(input_ids), []
+    for _ in range(WARM_UPS + TIMED_RUNS):
+        start = time.perf_counter()
+        session.logits(inputs)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[WARM_UPS:])

@@ -1,15 +1,17 @@
 """A result file that grows while a study runs, so that the same command goes on where an interrupted one was."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anatomy_export.core.errors import AnatomyError
+import msgspec
+
 from anatomy_export.core.files import write_atomic
+from anatomy_export.core.json_files import JsonFile
 
 STUDY, PARETO = "study.json", "pareto.json"
+NEXT_STEP = "choose another --output, or remove this one"
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class ResultFile:
 
     Attributes:
         path: the file. kind: what it says of itself. entries: the field that grows, an object by name.
+        entry: the type of one that was not `refused`.
         format_version: of the whole.
         free: settings that may differ between runs.
     """
@@ -25,47 +28,39 @@ class ResultFile:
     path: Path
     kind: str
     entries: str
+    entry: type
     format_version: int = 1
     free: tuple[str, ...] = ()
 
-    def earlier(self, settings: dict, check: Callable[[dict], None] = lambda entry: None) -> dict[str, Any] | None:
+    def earlier(self, settings: dict) -> dict[str, Any] | None:
         """The whole object of an earlier run with the same settings, None where there was none.
-
-        `check` raises KeyError, TypeError or ValueError for an entry that is not as it should be.
 
         Raises:
             AnatomyError: the file is damaged, of another kind or version, of another model, or of other settings.
         """
         if not self.path.exists():
             return None
-        try:
-            body = json.loads(self.path.read_text(encoding="utf-8"))
-            kind, before, entries = body["kind"], dict(body["settings"]), body[self.entries].values()
-            for one in entries:
-                check(one)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self._refused(f"not a result of anatomy {self.kind}, or a damaged one ({_said(error)})") from error
-        if kind != self.kind:
-            raise self._refused(f"a result of anatomy {kind}, not of anatomy {self.kind}")
-        if body.get("format_version") != self.format_version:
-            raise self._refused(f"format version {body.get('format_version')!r}, expected {self.format_version}")
-        if before.get("fingerprint") != settings["fingerprint"]:
-            was, now = str(before.get("fingerprint"))[:12], settings["fingerprint"][:12]
-            raise self._refused(f"made with another model ({was}…, this one is {now}…)")
-        names = sorted((before.keys() | settings.keys()) - set(self.free))
-        different = [name for name in names if before.get(name) != settings.get(name)]
-        if different:
-            there, here = (one.get(different[0]) for one in (before, settings))
-            raise self._refused(f"made with other settings ({different[0]}: {there!r} there, {here!r} now)")
+        file = JsonFile(self.path, NEXT_STEP)
+        body = file.read_object(format_version=self.format_version)
+        if body.get("kind") != self.kind:
+            raise file.error(f"a result of anatomy {body.get('kind')}, not of anatomy {self.kind}")
+        fields = [("settings", dict[str, Any]), (self.entries, dict[str, dict[str, Any]])]
+        file.convert(body, msgspec.defstruct("Result", fields))
+        for name, entry in body[self.entries].items():
+            if "refused" not in entry:
+                JsonFile(self.path, NEXT_STEP, f"{self.path}, {name}").convert(entry, self.entry)
+        self._check_settings(file, body["settings"], settings)
         return body
+
+    def _check_settings(self, file: JsonFile, before: dict, settings: dict) -> None:
+        if before.get("fingerprint") != settings["fingerprint"]:
+            was, here = str(before.get("fingerprint"))[:12], settings["fingerprint"][:12]
+            raise file.error(f"made with another model ({was}…, this one is {here}…)")
+        for name in sorted((before.keys() | settings.keys()) - set(self.free)):
+            there, here = before.get(name), settings.get(name)
+            if there != here:
+                raise file.error(f"made with other settings ({name}: {there!r} there, {here!r} now)")
 
     def write(self, body: dict) -> None:
         """Replace the file as a whole."""
         write_atomic(self.path, json.dumps(body, indent=1, allow_nan=False) + "\n")
-
-    def _refused(self, what: str) -> AnatomyError:
-        return AnatomyError(f"{self.path}: {what}; next step: choose another --output, or remove this one")
-
-
-def _said(error: Exception) -> str:
-    return f"lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

@@ -2,19 +2,17 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 
 from anatomy_export.core.errors import VerifyError
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.inputs import Forward, Inputs, as_inputs
 from anatomy_export.evaluation.precision_gate import PrecisionReport
 from anatomy_export.evaluation.tolerance import TOLERANCE, scaled_tolerance
 
 MOST_PADDED = 1024
-Forward = Callable[[Inputs], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,12 @@ class Comparison:
     @property
     def passed(self) -> bool:
         return self.finite and self.max_abs_error <= self.tolerance and self.argmax_agreement == 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} at {self.shape[0]}×{self.shape[1]}: max abs error {self.max_abs_error:.3g} "
+            f"(tolerance {self.tolerance:g}), argmax agreement {self.argmax_agreement:.3f}, finite: {self.finite}"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,8 @@ class VerifyReport:
         """Raise VerifyError that lists every comparison out of tolerance."""
         failed = [comparison for comparison in self.comparisons if not comparison.passed]
         if failed:
-            lines = [
-                f"{one.name} at {one.shape[0]}×{one.shape[1]}: max abs error {one.max_abs_error:.3g} "
-                f"(tolerance {one.tolerance:g}), argmax agreement {one.argmax_agreement:.3f}, finite: {one.finite}"
-                for one in failed
-            ]
-            raise VerifyError(
-                f"verification failed in {len(failed)} of {len(self.comparisons)} comparisons: {'; '.join(lines)}"
-            )
+            listed = "; ".join(map(str, failed))
+            raise VerifyError(f"verification failed in {len(failed)} of {len(self.comparisons)} comparisons: {listed}")
 
 
 def verification_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Inputs]:
@@ -87,21 +85,9 @@ def verification_batches(tokenizer, texts: Sequence[str], max_length: int) -> li
             padding="max_length" if padded else True,
             truncation=True,
             max_length=longest if padded else max_length,
-            return_tensors="np",
         )
-        batches.append({name: np.asarray(values, dtype=np.int64) for name, values in encoded.items()})
+        batches.append(as_inputs(encoded))
     return batches
-
-
-def single_batches(tokenizer, texts: Sequence[str], max_length: int) -> list[Inputs]:
-    """Each text alone, (1, sequence), cut off at `max_length` tokens and not padded."""
-    encoded = [tokenizer([text], truncation=True, max_length=max_length) for text in texts]
-    return [{name: np.asarray(values, dtype=np.int64) for name, values in inputs.items()} for inputs in encoded]
-
-
-def logits_of(forward: Forward, batches: Sequence[Inputs]) -> list[np.ndarray]:
-    """Logits (batch, classes) of every batch."""
-    return [forward(batch) for batch in batches]
 
 
 @dataclass(frozen=True)
@@ -120,18 +106,8 @@ class VerificationInputs:
 
     def logits(self, forward: Forward) -> list[np.ndarray]:
         """Logits (batch, classes) of every batch, then of those alone together."""
-        logits = logits_of(forward, self.batches)
-        return [*logits, np.concatenate(logits_of(forward, self.alone))] if self.alone else logits
-
-
-def torch_forward(model) -> Forward:
-    """Logits (batch, classes) of a torch classifier as a function of NumPy inputs."""
-
-    def forward(batch: Inputs) -> np.ndarray:
-        with torch.inference_mode():
-            return model(**{name: torch.from_numpy(values) for name, values in batch.items()}).logits.numpy()
-
-    return forward
+        logits = [forward(batch) for batch in self.batches]
+        return [*logits, np.concatenate([forward(text) for text in self.alone])] if self.alone else logits
 
 
 def compare_all(

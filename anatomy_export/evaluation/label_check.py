@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-import torch
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.labels import is_generic
 from anatomy_export.data.loading import SPLIT_SEED, Dataset, Examples
+from anatomy_export.evaluation.torch_classifier import predict_classes
 from anatomy_export.models.checkpoint import Checkpoint
 
 FEWEST_TEXTS, FIRST_TEXTS, MOST_TEXTS = 30, 64, 1024
@@ -118,15 +118,6 @@ def _sample(data: Dataset) -> Examples:
     order = list(range(len(known)))
     random.Random(SPLIT_SEED).shuffle(order)
     return known.take(order[:MOST_TEXTS])
-
-
-@torch.inference_mode()
-def predict_classes(checkpoint: Checkpoint, texts: Sequence[str], max_length: int) -> list[int]:
-    """The dense model's class of each text, one text at a time."""
-    encoded = (
-        checkpoint.tokenizer([text], truncation=True, max_length=max_length, return_tensors="pt") for text in texts
-    )
-    return [int(checkpoint.model(**inputs).logits.argmax(-1)) for inputs in encoded]
 
 
 def label_fit(predicted: Sequence[int], labels: Sequence[int], num_labels: int) -> LabelFit:

@@ -1,7 +1,6 @@
 """Text as an ONNX file takes it: its tokenizer.json, and what the files beside it say of lengths and padding."""
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,9 @@ import numpy as np
 import onnx
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.json_files import JsonFile
+from anatomy_export.data.labels import class_names
+from anatomy_export.evaluation.batches import Batch
 from anatomy_export.evaluation.inputs import Inputs
 
 DEFAULT_LENGTH = 512
@@ -52,15 +54,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         AnatomyError: it is no JSON object.
     """
+    return JsonFile(path, "restore or remove it").read_object() if path.exists() else {}
+
+
+def config_classes(config: Path) -> tuple[str, ...]:
+    """The class names of a model by a transformers config.json; none where there is no such file."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise AnatomyError(f"{path} is damaged ({first_line(error)}); next step: restore or remove it") from error
-    if not isinstance(settings, dict):
-        raise AnatomyError(f"{path} is damaged (no JSON object); next step: restore or remove it")
-    return settings
+        return class_names(read_settings(config), str(config.parent))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise AnatomyError(f"{config} is damaged ({first_line(error)}); next step: restore or remove it") from error
 
 
 def text_form(graph: onnx.GraphProto, config: Path, tokenizer: Path, asked: int | None = None) -> TextForm:
@@ -185,6 +187,10 @@ class TextReader:
             "position_ids": (list(range(count)), 0),
         }
         return {name: self._rows([*values], [fill] * missing) for name, (values, fill) in rows.items()}
+
+    def batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+        """Each text alone, as `inputs` has it."""
+        return (([position], self.inputs(text)) for position, text in enumerate(texts))
 
     def _padding(self, count: int) -> int:
         return 0 if self.form.tokens is None else self.form.tokens - count

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_li
 from anatomy_export.core.onnx_tensors import FIRST_IR_WITH_FREE_INITIALIZERS, file_bytes
 from anatomy_export.core.target_cpu import PORTABLE, described_weights, int8_weights
 from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import Precision
 
 STATIC_OPERATORS = ["MatMul", "Gemm"]
@@ -131,29 +132,16 @@ def check_fp16_range(fp32: Path, fp16: Path, inputs: Iterable[Inputs]) -> None:
                 )
 
 
-def _all_values(path: Path, names: Sequence[str]):
+def _all_values(path: Path, names: Sequence[str]) -> Callable[[Inputs], Inputs]:
     """A call from inputs to those of the named values that the graph holds."""
-    import onnxruntime
-
     model = onnx.load(path, load_external_data=False)
     made = {name for node in model.graph.node for name in node.output}
     there = {value.name for value in model.graph.output}
     wanted = [name for name in names if name in made]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    kinds = {
-        value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        for value in _true_inputs(model)
-    }
-
-    def values(batch: Inputs) -> dict[str, np.ndarray]:
-        fitting = {name: batch[name].astype(kind) for name, kind in kinds.items()}
-        return dict(zip(wanted, session.run(wanted, fitting), strict=True))
-
-    return values
+    entries = {"session.model_external_initializers_file_folder_path": str(path.parent)}
+    session = OnnxSession(model.SerializeToString(), path.name, entries=entries)
+    return lambda batch: dict(zip(wanted, session.run(wanted, batch), strict=True))
 
 
 def _load_plain(source: Path) -> onnx.ModelProto:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from anatomy_export.core.onnx_tensors import file_bytes
+from anatomy_export.evaluation.batches import single_batches
 from anatomy_export.evaluation.comparison import (
     VerifyReport,
     compare_all,
-    single_batches,
-    torch_forward,
 )
 from anatomy_export.evaluation.inputs import Inputs
-from anatomy_export.evaluation.onnx_classifier import EVALUATION_BATCH, OnnxClassifier, save_ort_format
+from anatomy_export.evaluation.onnx_classifier import EVALUATION_BATCH, OnnxClassifier
+from anatomy_export.evaluation.onnx_session import save_ort_format
 from anatomy_export.evaluation.precision_gate import (
     RANGE_TEXTS,
     PrecisionGate,
@@ -22,6 +22,7 @@ from anatomy_export.evaluation.precision_gate import (
     precision_report,
 )
 from anatomy_export.evaluation.tolerance import REFERENCE_TOLERANCE
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.precision import check_fp16_range, convert_precision
 from anatomy_export.jobs.export_job import ExportJob
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from anatomy_export.calibration.batches import calibration_sample
 from anatomy_export.core.errors import AnatomyError
@@ -78,8 +79,8 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     )
     settings = _settings(request, checkpoint, data.fingerprint, max_length, len(sample))
     settings |= weights_identity(loaded.source.checkpoint, checkpoint.model)
-    file = ResultFile(request.output / PARETO, "pareto", "results", FORMAT_VERSION)
-    earlier = file.earlier(settings, _check_entry)
+    file = ResultFile(request.output / PARETO, "pareto", "results", MeasuredWay, FORMAT_VERSION)
+    earlier = file.earlier(settings)
     results = {name: entry for name, entry in earlier["results"].items() if name != DENSE} if earlier else {}
     open_directory(request.output, empty=earlier is None)
     job = _Job(
@@ -112,6 +113,13 @@ def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
     whole = {**body, "partial": False, "results": results, "non_dominated": best, "test": on_test}
     file.write(whole)
     return whole
+
+
+class MeasuredWay(Struct, frozen=True):
+    """What `pareto.json` holds of a way that was tried."""
+
+    accuracy: float
+    widths: list[int]
 
 
 @dataclass(frozen=True)
@@ -207,10 +215,3 @@ def _latency_table(request: ParetoRequest, checkpoint: Checkpoint, progress: Pro
 
     seq_len = sequence_length(checkpoint, request.seq_len, "--seq-len")
     return latency_table(checkpoint, batch=request.batch, seq_len=seq_len, progress=progress)
-
-
-def _check_entry(entry: dict) -> None:
-    """Raise KeyError or TypeError for what is no result of a way."""
-    if "refused" not in entry:
-        float(entry["accuracy"])
-        list(entry["widths"])

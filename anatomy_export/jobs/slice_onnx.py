@@ -11,9 +11,9 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Dataset, Examples, load_dataset
 from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import choose_probes, load_probes
-from anatomy_export.evaluation.onnx_texts import CALIBRATION_TEXTS, Judge, config_classes
+from anatomy_export.evaluation.judge import CALIBRATION_TEXTS, Judge
 from anatomy_export.evaluation.precision_gate import FP32, Precision
-from anatomy_export.evaluation.text_reader import TextReader, beside, text_form
+from anatomy_export.evaluation.text_reader import TextReader, beside, config_classes, text_form
 from anatomy_export.plans.identity import UNRECORDED
 from anatomy_export.plans.plan import PrunePlan, read_plan
 from anatomy_export.plans.repair import read_repair

@@ -5,9 +5,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from msgspec import Meta, Struct
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import open_directory, sole_writer
@@ -45,6 +47,21 @@ class StudyRequest:
     latency: bool = False
     backend: str = "torch"
     data: DataOptions = field(default_factory=DataOptions)
+
+
+class MeasuredSetup(Struct, frozen=True):
+    """What `study.json` holds of a setup that was evaluated."""
+
+    accuracy: float
+    agreement: float
+    mean_abs_delta: float
+    removed: float
+    removed_share: float
+    interval: tuple[float, float]
+    removed_per_layer: list[int]
+    right: Annotated[str, Meta(pattern=r"\A([0-9a-f]{2})*\Z")]
+    kept_sha256: str
+    seconds: dict | None
 
 
 @dataclass(frozen=True)
@@ -93,8 +110,8 @@ def _run_study(request: StudyRequest, progress: Progress) -> dict:
         )
     settings = _settings(request, checkpoint, anatomy, data.fingerprint, max_length, len(texts))
     settings |= weights_identity(loaded.source.checkpoint, checkpoint.model)
-    file = ResultFile(request.output / STUDY, "study", "setups", free=("latency",))
-    earlier = file.earlier(settings, _check_entry) or {}
+    file = ResultFile(request.output / STUDY, "study", "setups", MeasuredSetup, free=("latency",))
+    earlier = file.earlier(settings) or {}
     open_directory(request.output, empty=not earlier)
     save_anatomy(anatomy, checkpoint, request.output, request.model)
     job = _Job(
@@ -235,15 +252,3 @@ def _time(job: _Job, setups: list[StudySetup], backend: str, body: dict) -> Iter
             elif "seconds" not in body["dense"]:
                 body["dense"]["seconds"] = seconds
         yield
-
-
-def _check_entry(entry: dict) -> None:
-    """Raise KeyError or TypeError for what is no entry of a setup."""
-    if "refused" in entry:
-        return
-    for name in ("accuracy", "agreement", "mean_abs_delta", "removed", "removed_share"):
-        float(entry[name])
-    for name in ("interval", "removed_per_layer"):
-        list(entry[name])
-    bytes.fromhex(entry["right"])
-    _ = entry["kept_sha256"], entry["seconds"]

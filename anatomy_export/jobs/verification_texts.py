@@ -2,7 +2,8 @@
 
 from anatomy_export.data.loading import Dataset
 from anatomy_export.data.probes import BUILT_IN_PROBES
-from anatomy_export.evaluation.comparison import VerificationInputs, single_batches, verification_batches
+from anatomy_export.evaluation.batches import single_batches
+from anatomy_export.evaluation.comparison import VerificationInputs, verification_batches
 
 # None of the user's texts: these ship. The last is repeated until it is cut off, where that is not too much to run.
 REFERENCE_TEXTS = (*BUILT_IN_PROBES, "Fine.", " ".join(BUILT_IN_PROBES))

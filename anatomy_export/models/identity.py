@@ -7,8 +7,7 @@ import torch
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.models.families import Family, family_of, model_blocks
-from anatomy_export.plans.fingerprint import ffn_fingerprint
-from anatomy_export.plans.identity import HINT, ModelIdentity, record_logits, spread_ids
+from anatomy_export.plans.identity import HINT, ModelIdentity, ffn_fingerprint, record_logits, spread_ids
 
 
 def model_identity(model) -> ModelIdentity:

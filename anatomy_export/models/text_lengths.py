@@ -1,6 +1,6 @@
-"""How long a tokenizer makes texts, how many of them the model does not take whole, and batches by length."""
+"""How long a tokenizer makes texts, and how many of them the model does not take whole."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import transformers
@@ -9,7 +9,6 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Examples
 
 MEASURED_TEXTS = 1000
-MOST_BATCH_TOKENS = 2**14
 
 
 @dataclass(frozen=True)
@@ -26,36 +25,6 @@ def text_lengths(tokenizer: transformers.PreTrainedTokenizerBase, texts: Sequenc
     lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False)["input_ids"]]
     kept = [min(length, max_length) for length in lengths]
     return TextLengths(len(lengths), sum(kept) / len(kept), sum(length > max_length for length in lengths) / len(kept))
-
-
-def padded_batches(
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    texts: Sequence[str],
-    max_length: int,
-    *,
-    most_texts: int,
-    tensors: str,
-) -> Iterator[tuple[list[int], transformers.BatchEncoding]]:
-    """Texts in padded batches of like length: where each stands among `texts`, and the inputs as `tensors`, "pt" or
-    "np".
-
-    A batch has at most `most_texts` texts and `MOST_BATCH_TOKENS` tokens, padding included, or one text.
-    """
-    lengths = [len(ids) for ids in tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]]
-    for index in _by_length(lengths, most_texts):
-        batch = [texts[position] for position in index]
-        yield index, tokenizer(batch, padding=True, truncation=True, max_length=max_length, return_tensors=tensors)
-
-
-def _by_length(lengths: Sequence[int], most_texts: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lambda position: lengths[position]):
-        if batch and (len(batch) == most_texts or (len(batch) + 1) * lengths[position] > MOST_BATCH_TOKENS):
-            yield batch
-            batch = []
-        batch.append(position)
-    if batch:
-        yield batch
 
 
 def data_lengths(

@@ -4,17 +4,21 @@ The logits depend on all that the output depends on, attention, embeddings, head
 from torch and from any exporter's float32 ONNX file.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, isfinite
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
 from anatomy_export.core.errors import AnatomyError
 
 LENGTHS = (3, 16, 64, 128)
 GOLDEN_RATIO = 0.618034
 DIGITS = 7
+ROWS = 512
 TOLERANCE = 1e-4
 LEAST_TOLERANCE = 1e-9
 HINT = "next step: make a plan for this model, or pass the model that the plan was made for"
@@ -31,8 +35,15 @@ class RecordedLogits:
     `input_ids`: the token ids of each sequence. `logits`: (sequences, classes), to seven digits.
     """
 
-    input_ids: tuple[tuple[int, ...], ...]
+    input_ids: tuple[Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=1)], ...]
     logits: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        widths = {len(row) for row in self.logits}
+        if len(self.logits) != len(self.input_ids) or len(widths) != 1 or 0 in widths:
+            raise ValueError("logits are not one row of as many numbers for each sequence")
+        if not all(isfinite(logit) for row in self.logits for logit in row):
+            raise ValueError("a logit is not finite")
 
     def check(self, found: np.ndarray, sequences: Sequence[int] | None = None, *, probabilities: bool = False) -> None:
         """Raise AnatomyError unless a model's logits are the recorded ones.
@@ -109,23 +120,20 @@ def spread_ids(vocab_size: int, pad_token_id: int | None, max_positions: int) ->
     ]
 
 
+def ffn_fingerprint(blocks: Iterable[Iterable[np.ndarray]]) -> str:
+    """SHA-256 over every layer's W1 (n, d), b1 (n,), W2 (n, d) as little-endian float32, in that order.
+
+    Arrays are asked for one by one, and converted in groups of rows.
+    """
+    digest = hashlib.sha256()
+    for arrays in blocks:
+        for array in arrays:
+            for start in range(0, len(array), ROWS):
+                digest.update(np.ascontiguousarray(array[start : start + ROWS], dtype="<f4").data)
+    return digest.hexdigest()
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities (…, classes) of logits."""
     exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponents / exponents.sum(axis=-1, keepdims=True)
-
-
-def read_recorded(value) -> RecordedLogits | None:
-    """What `plan.json` holds as `recorded_logits`; None where it holds none.
-
-    Raises:
-        ValueError: it is of the wrong kind.
-    """
-    if value is None:
-        return None
-    input_ids, logits = value["input_ids"], np.array(value["logits"], dtype=np.float64)
-    if any(type(index) is not int or index < 0 for ids in input_ids for index in ids) or not all(input_ids):
-        raise ValueError("recorded_logits: input_ids are not lists of whole numbers from 0")
-    if logits.ndim != 2 or not logits.size or len(logits) != len(input_ids) or not np.isfinite(logits).all():
-        raise ValueError("recorded_logits: logits are not one row of finite numbers a sequence")
-    return RecordedLogits(tuple(map(tuple, input_ids)), tuple(map(tuple, logits.tolist())))

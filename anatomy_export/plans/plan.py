@@ -4,9 +4,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.plans.identity import HINT, RecordedLogits, read_recorded
+from anatomy_export.core.json_files import JsonFile, checksum
+from anatomy_export.plans.identity import HINT, RecordedLogits
 
 FORMAT_VERSION = 1
 
@@ -16,7 +20,7 @@ class LayerPlan:
     """One layer: its original width, the sorted kept neurons, the threshold and rule they come from, the protected."""
 
     layer: int
-    width: int
+    width: Annotated[int, Meta(ge=1)]
     keep: tuple[int, ...]
     threshold: float | None = None
     rule: str | None = None
@@ -58,7 +62,7 @@ class PrunePlan:
         body = {"format_version": FORMAT_VERSION, **asdict(self)}
         if self.recorded_logits is None:
             del body["recorded_logits"]  # the text, and so the checksum, of a plan from before they were recorded
-        return json.dumps({**body, "checksum": _checksum(body)}, indent=1, allow_nan=False) + "\n"
+        return json.dumps({**body, "checksum": checksum(body)}, indent=1, allow_nan=False) + "\n"
 
     @property
     def sha256(self) -> str:
@@ -86,10 +90,6 @@ def identity_plan(fingerprint: str, widths: list[int]) -> PrunePlan:
     return PrunePlan(fingerprint, layers, criterion="none")
 
 
-def _checksum(body: dict) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def read_plan(path: Path) -> PrunePlan:
     """Read and check a `plan.json`.
 
@@ -97,71 +97,28 @@ def read_plan(path: Path) -> PrunePlan:
         AnatomyError: missing, not JSON, another version, a wrong checksum, or indices that are unsorted, repeated, out
             of range, or none at all.
     """
-    try:
-        body = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AnatomyError(f"plan {path}: {error.strerror}; next step: check the path") from error
-    except (ValueError, RecursionError) as error:
-        raise AnatomyError(f"plan {path}: not valid JSON ({error}); next step: make the plan again") from error
-    if not isinstance(body, dict) or not isinstance(body.get("layers"), list):
-        raise AnatomyError(f"plan {path}: not a prune plan, expected an object with 'layers'")
-    if body.get("format_version") != FORMAT_VERSION:
-        raise AnatomyError(
-            f"plan {path}: format version {body.get('format_version')!r}, expected {FORMAT_VERSION}; "
-            "next step: make the plan again with this release"
-        )
-    for position, layer in enumerate(body["layers"]):
-        _check_layer(layer, position, path)
-    checksum = body.pop("checksum", None)
-    if checksum != _checksum(body):
-        raise AnatomyError(f"plan {path}: checksum {str(checksum)[:12]} is not that of its content; it was altered")
-    return _from_body(body, path)
+    file = JsonFile(Path(path), "make the plan again with this release", title=f"plan {path}")
+    body = file.read_object(format_version=FORMAT_VERSION)
+    plan = file.convert(body, PrunePlan)
+    for position, layer in enumerate(plan.layers):
+        if layer.layer != position:
+            raise file.error(f"entry {position} of 'layers' is not layer {position}")
+        _check_kept(layer)
+    file.check_seal(body)
+    return plan
 
 
-def _check_layer(layer, position: int, path: Path) -> None:
-    if not isinstance(layer, dict) or layer.get("layer") != position:
-        raise AnatomyError(f"plan {path}: entry {position} of 'layers' is not layer {position}")
-    width, keep = layer.get("width"), layer.get("keep")
-    if type(width) is not int or width < 1 or not isinstance(keep, list):
-        raise AnatomyError(f"layer {position}: plan {path} lacks a whole-number 'width' or a list 'keep'")
-    if not keep:
-        raise AnatomyError(f"layer {position}: plan keeps no neuron, expected at least 1; an FFN cannot be emptied")
+def _check_kept(layer: LayerPlan) -> None:
+    if not layer.keep:
+        raise AnatomyError(f"layer {layer.layer}: plan keeps no neuron, expected at least 1; an FFN cannot be emptied")
     previous = -1
-    for neuron in keep:
-        if type(neuron) is not int:
-            raise AnatomyError(f"layer {position}: plan keeps {neuron!r}, expected whole numbers")
-        if not 0 <= neuron < width:
+    for neuron in layer.keep:
+        if not 0 <= neuron < layer.width:
             raise AnatomyError(
-                f"layer {position}: plan keeps neuron {neuron} but this FFN has {width} (valid 0–{width - 1}); "
-                "was the plan made for another model?"
+                f"layer {layer.layer}: plan keeps neuron {neuron} but this FFN has {layer.width} "
+                f"(valid 0–{layer.width - 1}); was the plan made for another model?"
             )
         if neuron <= previous:
             what = "repeats" if neuron == previous else "is not sorted at"
-            raise AnatomyError(f"layer {position}: plan {what} neuron {neuron}; kept neurons must rise strictly")
+            raise AnatomyError(f"layer {layer.layer}: plan {what} neuron {neuron}; kept neurons must rise strictly")
         previous = neuron
-
-
-def _from_body(body: dict, path: Path) -> PrunePlan:
-    try:
-        layers = tuple(
-            LayerPlan(
-                layer["layer"],
-                layer["width"],
-                tuple(layer["keep"]),
-                layer["threshold"],
-                layer["rule"],
-                tuple(layer["protected"]),
-            )
-            for layer in body["layers"]
-        )
-        return PrunePlan(
-            str(body["fingerprint"]),
-            layers,
-            str(body["criterion"]),
-            dict(body["parameters"]),
-            body["calibration_fingerprint"],
-            body["repair"],
-            read_recorded(body.get("recorded_logits")),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise AnatomyError(f"plan {path}: a field is missing or of the wrong kind ({error})") from error

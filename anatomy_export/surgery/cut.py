@@ -12,10 +12,11 @@ from anatomy_export.core.files import staged_file
 from anatomy_export.core.onnx_tensors import DataFile, read_model, without_large_tensors
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import target_cpu_note
-from anatomy_export.evaluation.onnx_texts import Judge, TextSession
+from anatomy_export.evaluation.judge import Judge
+from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import FP32, Precision, PrecisionReport
 from anatomy_export.exporter.precision import check_fp16_range, convert_precision
-from anatomy_export.plans.fingerprint import ffn_fingerprint
+from anatomy_export.plans.identity import ffn_fingerprint
 from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair
 from anatomy_export.surgery.edit import Editor
@@ -237,7 +238,7 @@ def _cut_and_convert(
         with progress.stage(f"convert to {precision.name}"):
             calibration = judge.calibration_inputs() if judge is not None and precision.calibrated else ()
             conversion = convert_precision(exact, staged, precision, calibration)
-            TextSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
+            OnnxSession(staged, f"the {precision.name} file", hint="next step: leave --precision out")
         if note := target_cpu_note(conversion):
             progress.note(note)
         if judge is None:

@@ -18,6 +18,7 @@ from anatomy_export.core.onnx_tensors import (
     tensor_bytes,
 )
 from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.onnx_session import OnnxRuntimeError, open_session, runtime_reason
 from anatomy_export.evaluation.tolerance import TOLERANCE, scaled_tolerance
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
 from anatomy_export.plans.repair import LayerRepair, Repair
@@ -55,14 +56,14 @@ class MaskedRun:
         """
         largest = 0.0
         try:
-            session = _session(str(cut))
+            session = _session(cut)
             computed = [
                 _outputs(session, batch, list(expected))
                 for batch, expected in zip(self.inputs, self.outputs, strict=True)
             ]
         except Exception as error:
             raise AnatomyError(
-                f"the cut file does not run, the uncut one does ({first_line(error)[:200]}); next step: report this"
+                f"the cut file does not run, the uncut one does ({runtime_reason(error)}); next step: report this"
             ) from error
         for expected, outputs in zip(self.outputs, computed, strict=True):
             for name, value in expected.items():
@@ -96,8 +97,8 @@ def masked_run(model: OnnxModel, plan: PrunePlan, repair: Repair | None) -> Mask
     masked, weights = _masked(model, plan, repair)
     try:
         session = _session(masked.SerializeToString(), weights)
-    except Exception as error:
-        raise NotRunError(f"ONNX Runtime refuses the uncut one ({first_line(error)[:200]})") from error
+    except OnnxRuntimeError as error:
+        raise NotRunError(f"ONNX Runtime refuses the uncut one ({error.reason})") from error
     inputs, outputs = _run_made_up(session, model.graph, names)
     if not any(np.isfinite(value).any() for named in outputs for value in named.values()):
         raise NotRunError("none of its outputs holds numbers with a fraction")
@@ -138,17 +139,10 @@ def _difference(expected: np.ndarray, computed: np.ndarray) -> float:
     return float(np.nan_to_num(differences, nan=np.inf).max(initial=0.0))
 
 
-def _session(graph: str | bytes, weights: dict | None = None):
+def _session(graph: Path | bytes, weights: dict | None = None):
     """Without optimisation and packed weights, which take longer than a few short runs."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    if weights:
-        options.add_external_initializers(list(weights), list(weights.values()))
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    entries = {"session.disable_prepacking": "1"}
+    return open_session(graph, "the model", weights=weights, level="ORT_DISABLE_ALL", entries=entries)
 
 
 def _outputs(session, batch: Inputs, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
-from anatomy_export.evaluation.onnx_texts import HINT, TextSession, logits_name
+from anatomy_export.evaluation.onnx_session import MAKE_A_PLAN, OnnxSession
 from anatomy_export.evaluation.text_reader import TextReader
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.surgery.graph import MOST_STEPS, Graph, operator
@@ -57,8 +57,7 @@ class _ProbeRun:
         self.hidden = model.ffns[-1].hidden
         with damage_is_refused(model.path):
             probed, weights, self.state_name = _with_moved_state(model)
-        self.session = TextSession(probed.SerializeToString(), str(model.path), weights=weights)
-        self.logits_name = logits_name(model.proto)
+        self.session = OnnxSession(probed.SerializeToString(), str(model.path), weights=weights, hint=MAKE_A_PLAN)
 
     def state(self, probe: str) -> np.ndarray:
         """(tokens, d) after the last norm."""
@@ -92,7 +91,7 @@ class _ProbeRun:
         moved = np.zeros((*inputs["input_ids"].shape, self.hidden), np.float32)
         if move is not None:
             moved[0, place] = move
-        state, logits = self.session.run([self.state_name, self.logits_name], {**inputs, MOVE: moved})
+        state, logits = self.session.run([self.state_name, self.session.logits_output], {**inputs, MOVE: moved})
         return state[0, place], logits[0]
 
 
@@ -126,7 +125,7 @@ def _last_norm(model: OnnxModel) -> tuple[int, str]:
     """
     graph, last = model.graph, model.ffns[-1]
     if not last.is_float32:
-        raise AnatomyError(f"criterion 'anatomy' reads float32 files only; {HINT}")
+        raise AnatomyError(f"criterion 'anatomy' reads float32 files only; {MAKE_A_PLAN}")
     index = last.ffn.residual
     if operator(graph.nodes[index]) in SKIP_NORMS:
         return index, graph.nodes[index].output[0]
@@ -134,7 +133,7 @@ def _last_norm(model: OnnxModel) -> tuple[int, str]:
     if norm is None:
         raise AnatomyError(
             f"{model.path}: no layer norm as one operator follows the last FFN, so the token that the classifier reads "
-            f"cannot be found; {HINT}"
+            f"cannot be found; {MAKE_A_PLAN}"
         )
     return norm, graph.nodes[norm].output[0]
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.onnx_texts import TextSession, logits_name
+from anatomy_export.evaluation.inputs import unpadded_inputs
+from anatomy_export.evaluation.onnx_session import MAKE_A_PLAN, OnnxSession
 from anatomy_export.plans.identity import RecordedLogits
 from anatomy_export.surgery.model import OnnxModel
 
@@ -42,20 +43,12 @@ def _file_logits(model: OnnxModel, recorded: RecordedLogits) -> dict[int, np.nda
     Raises:
         AnatomyError: it takes none; says why the last was refused.
     """
-    session = TextSession(model.path, str(model.path))
-    output = logits_name(model.proto)
+    session = OnnxSession(model.path, str(model.path), hint=MAKE_A_PLAN)
     computed: dict[int, np.ndarray] = {}
     refusal: AnatomyError | None = None
     for index, ids in enumerate(recorded.input_ids):
-        row = np.array([ids], np.int64)
-        inputs = {
-            "input_ids": row,
-            "attention_mask": np.ones_like(row),
-            "token_type_ids": np.zeros_like(row),
-            "position_ids": np.arange(len(ids))[None],
-        }
         try:
-            computed[index] = session.run([output], inputs)[0].astype(np.float64)
+            computed[index] = session.run([session.logits_output], unpadded_inputs(ids))[0].astype(np.float64)
         except AnatomyError as error:
             refusal = error
     if refusal is not None and not computed:

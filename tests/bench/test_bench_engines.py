@@ -15,7 +15,7 @@ from anatomy_export.bench import placement
 from anatomy_export.bench.engines import EngineSpec, build_engine, fused_for, require_engines
 from anatomy_export.bench.harness import Pool, why_not, worker_pool
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
-from anatomy_export.evaluation.comparison import torch_forward
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import save_checkpoint
 
@@ -115,7 +115,7 @@ class _FallenBack:
 def test_a_provider_that_is_listed_but_did_not_start_is_an_error_with_its_cause(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", _FallenBack)
     with pytest.raises(ProviderError, match=r"did not start on this machine: libcudart\.so\.13 is missing.*next step"):
-        placement.open_session(b"", "CUDAExecutionProvider", threads=1)
+        placement.provider_session(b"", "a model", "CUDAExecutionProvider", threads=1)
 
 
 def test_a_file_that_is_no_model(tmp_path):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from anatomy_export.bundle.manifest import manifest_checksum
 from anatomy_export.bundle.verify import verify_bundle
 from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.json_files import checksum
 from anatomy_export.core.progress import Progress
 
 LIMIT_S = 20
@@ -137,7 +137,7 @@ def sealed(change):
     def corrupt(chance: random.Random, bundle: Path) -> None:
         body = json.loads((bundle / "bundle.json").read_text())
         change(chance, body)
-        body["checksum"] = manifest_checksum(body)
+        body["checksum"] = checksum(body)
         (bundle / "bundle.json").write_text(json.dumps(body))
 
     return corrupt

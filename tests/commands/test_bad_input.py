@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from anatomy_export.commands.guard import _on_ignored, _on_signal
 from anatomy_export.core.errors import Interrupted, MissingExtraError, Terminated
+from anatomy_export.core.json_files import checksum
 from anatomy_export.models.families import model_blocks
 from anatomy_export.models.identity import model_fingerprint
-from anatomy_export.plans.plan import _checksum, identity_plan
+from anatomy_export.plans.plan import identity_plan
 
 
 def edit_weights(directory: Path, change) -> None:
@@ -58,7 +59,7 @@ def plan_with(change):
         )
         del body["checksum"]
         change(body)
-        (folder / "plan.json").write_text(json.dumps({"checksum": _checksum(body), **body}))
+        (folder / "plan.json").write_text(json.dumps({"checksum": checksum(body), **body}))
         return ["--model", folder / "model", "--plan", folder / "plan.json"]
 
     return write

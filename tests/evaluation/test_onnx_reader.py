@@ -14,7 +14,7 @@ from test_onnx_masked import classifier
 from test_onnx_surgery import quiet
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.evaluation.onnx_texts import TextSession
+from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.text_reader import DEFAULT_LENGTH, TextForm, TextReader, beside, text_form
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 
@@ -60,7 +60,7 @@ def test_more_than_a_fixed_graph_takes_is_refused(tmp_path):
 
 def test_damaged_settings_are_refused(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("[1]")
-    with pytest.raises(AnatomyError, match=r"tokenizer_config\.json is damaged"):
+    with pytest.raises(AnatomyError, match=r"tokenizer_config\.json: holds a list of 1, expected an object"):
         form_of(tmp_path)
 
 
@@ -171,7 +171,7 @@ def fixed(model: onnx.ModelProto, batch: int, tokens: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_fixed_graph_is_judged_as_the_free_one(batch, tmp_path, tokenizer):
-    reader, logits = TextReader(tokenizer), TextSession(classifier().SerializeToString(), "free")
+    reader, logits = TextReader(tokenizer), OnnxSession(classifier().SerializeToString(), "free")
     generator = np.random.default_rng(0)
     texts = [" ".join(generator.choice(WORDS, generator.integers(1, 10))) for _ in range(60)]
     output = classifier().graph.output[0].name

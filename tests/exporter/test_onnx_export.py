@@ -11,8 +11,9 @@ from graph_cache import export_anew
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.comparison import torch_forward, verification_batches
+from anatomy_export.evaluation.comparison import verification_batches
 from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter import torch_to_onnx as onnx_export
 from anatomy_export.exporter.torch_to_onnx import FUSED_ATTENTION, FUSED_GELU, export_onnx, operator_counts
 from anatomy_export.jobs.export import run_export

@@ -180,9 +180,12 @@ def entry_without_accuracy(model, data, output):
 
 
 REFUSED = {
-    "half-written": (cut_off, "not a result of anatomy study, or a damaged one"),
-    "entry damaged": (entry_without_accuracy, "a damaged one (lacks 'accuracy')"),
-    "no study": (changed(setups=3), "not a result of anatomy study, or a damaged one"),
+    "half-written": (cut_off, "not valid JSON, so damaged or half-written"),
+    "entry damaged": (
+        entry_without_accuracy,
+        "study.json, bert-3: a field is missing or of the wrong kind: $ lacks accuracy",
+    ),
+    "no study": (changed(setups=3), "$.setups is 3, expected object"),
     "version": (changed(format_version=2), "format version 2, expected 1"),
     "kind": (changed(kind="pareto"), "a result of anatomy pareto, not of anatomy study"),
     "another model": (other_model, "made with another model ("),

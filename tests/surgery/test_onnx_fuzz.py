@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from onnx_graphs import HIDDEN, SPELLINGS, ffn_model, weights
 from test_onnx_surgery import KEEP, plan_of, repair_of
 
-from anatomy_export.plans.plan import _checksum
+from anatomy_export.core.json_files import checksum
 from anatomy_export.plans.repair import REPAIR_FILE
 
 INPUTS = np.random.default_rng(3).normal(size=(1, 5, HIDDEN)).astype(np.float32)
@@ -101,7 +101,7 @@ def as_text(change):
         body = json.loads(content)
         del body["checksum"]
         change(body, generator)
-        return json.dumps({**body, "checksum": _checksum(body)}).encode()
+        return json.dumps({**body, "checksum": checksum(body)}).encode()
 
     return changed
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-from anatomy_export.plans.fingerprint import ffn_fingerprint
+from anatomy_export.plans.identity import ffn_fingerprint
 from anatomy_export.plans.plan import LayerPlan, PrunePlan
 from anatomy_export.plans.repair import LayerRepair, Repair
 from anatomy_export.surgery.model import FINGERPRINT, OnnxModel

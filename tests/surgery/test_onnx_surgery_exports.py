@@ -18,8 +18,9 @@ import transformers
 from conftest import FAMILY_NAMES, run, tiny_checkpoint
 from test_central_property import TEXTS, plan_for, repair_for
 
-from anatomy_export.evaluation.comparison import logits_of, torch_forward, verification_batches
+from anatomy_export.evaluation.comparison import verification_batches
 from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
+from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import _LogitsOnly, export_onnx, graph_inputs
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.models.families import model_blocks
@@ -123,9 +124,9 @@ def check_cut(model: Path, checkpoint: Checkpoint, plan, repair, folder: Path) -
     onnx.checker.check_model(folder / "out.onnx", full_check=True)
     assert OnnxModel(folder / "out.onnx").widths == plan.kept_widths
     batches = verification_batches(checkpoint.tokenizer, TEXTS, 32)
-    sliced = logits_of(torch_forward(slice_neurons(checkpoint.model, plan, repair)), batches)
-    dense = logits_of(torch_forward(checkpoint.model), batches)
-    of_file = logits_of(OnnxClassifier(folder / "out.onnx", checkpoint.tokenizer, 32).run, batches)
+    sliced = list(map(torch_forward(slice_neurons(checkpoint.model, plan, repair)), batches))
+    dense = list(map(torch_forward(checkpoint.model), batches))
+    of_file = list(map(OnnxClassifier(folder / "out.onnx", checkpoint.tokenizer, 32).run, batches))
     assert max(np.abs(logits - other).max() for logits, other in zip(sliced, of_file, strict=True)) <= TOLERANCE
     assert max(np.abs(logits - other).max() for logits, other in zip(sliced, dense, strict=True)) > 100 * TOLERANCE
 

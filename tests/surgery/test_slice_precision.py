@@ -13,7 +13,7 @@ from onnx_graphs import ffn_model
 from test_onnx_surgery_exports import EXPORTERS
 
 from anatomy_export.data.loading import load_dataset
-from anatomy_export.evaluation.onnx_texts import TextSession
+from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.text_reader import TextReader
 from anatomy_export.surgery.model import OnnxModel
 
@@ -50,7 +50,7 @@ def fp32_logits(checkpoint, folder, texts):
     """(texts, classes) of the cut of a fresh export."""
     EXPORTERS["own, fused"](checkpoint, folder / "model.onnx")
     assert run("slice-onnx", folder / "model.onnx", *RATIO, "-o", folder / "fp32.onnx", "--force").exit_code == 0
-    session, reader = TextSession(folder / "fp32.onnx", "fp32"), TextReader(folder / "tokenizer.json")
+    session, reader = OnnxSession(folder / "fp32.onnx", "fp32"), TextReader(folder / "tokenizer.json")
     return np.concatenate([session.run(["logits"], reader.inputs(text))[0] for text in texts])
 
 
@@ -68,7 +68,7 @@ def dense_accuracy(folder):
 def accuracy_of(folder, model):
     """Of a file, on the test split of texts.csv."""
     test = load_dataset(str(folder / "texts.csv")).test
-    session, reader = TextSession(model, "a file"), TextReader(folder / "tokenizer.json")
+    session, reader = OnnxSession(model, "a file"), TextReader(folder / "tokenizer.json")
     classes = [session.run(["logits"], reader.inputs(text))[0].argmax() for text in test.texts]
     return float(np.mean(np.array(classes) == np.array(test.labels)))
 
@@ -267,7 +267,7 @@ def test_wrong_usage(case):
 def changed_by_int8(folder, tmp_path) -> list[bool]:
     """Of each row of texts.csv: does the int8 file give it another class than its label, which is the fp32 file's?"""
     assert lowered(folder, tmp_path / "int8.onnx", "int8").exit_code == 0
-    session, reader = TextSession(tmp_path / "int8.onnx", "int8"), TextReader(folder / "tokenizer.json")
+    session, reader = OnnxSession(tmp_path / "int8.onnx", "int8"), TextReader(folder / "tokenizer.json")
     with open(folder / "texts.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     return [int(session.run(["logits"], reader.inputs(row["text"]))[0].argmax()) != int(row["label"]) for row in rows]

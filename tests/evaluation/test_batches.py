@@ -3,8 +3,8 @@
 import numpy as np
 from conftest import WORDS, tiny_tokenizer
 
+from anatomy_export.evaluation.batches import MOST_BATCH_TOKENS
 from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
-from anatomy_export.models.text_lengths import MOST_BATCH_TOKENS
 
 GENERATOR = np.random.default_rng(0)
 TEXTS = [" ".join(GENERATOR.choice(WORDS, count)) for count in (*GENERATOR.integers(1, 30, 70), *[1100] * 40)]
