@@ -72,7 +72,7 @@ def _providers() -> dict[str, dict]:
         return {}
     import onnxruntime
 
-    from anatomy_export.bench.harness import why_not
+    from anatomy_export.bench.measure import why_not
 
     available = onnxruntime.get_available_providers()
     found = {}
