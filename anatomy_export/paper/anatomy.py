@@ -8,6 +8,7 @@ from anatomy_export.core.arguments import check_choice
 from anatomy_export.plans.identity import RecordedLogits
 
 REDUCTIONS = ("mean", "first")
+STRONG_THRESHOLD = 0.35
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Anatomy:
     @property
     def num_layers(self) -> int:
         return len(self.neuron_similarity)
+
+    @property
+    def widths(self) -> list[int]:
+        """Neurons of each layer."""
+        return [similarity.shape[1] for similarity in self.neuron_similarity]
 
     def strong_mask(self, layer: int) -> np.ndarray:
         """(P, n): is a neuron of a layer strong for a probe?"""

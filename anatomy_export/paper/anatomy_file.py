@@ -6,7 +6,6 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,8 +39,8 @@ def write_anatomy(
     """
     known = [None] * len(anatomy.probes) if tasks is None else tasks
     buffer = io.BytesIO()
-    layers: dict[str, Any] = {f"{NEURONS}.{layer}": one for layer, one in enumerate(anatomy.neuron_similarity)}
-    np.savez(buffer, **{LAYERS: anatomy.layer_similarity, **layers})
+    neurons = {f"{NEURONS}.{layer}": similarity for layer, similarity in enumerate(anatomy.neuron_similarity)}
+    np.savez(buffer, **{LAYERS: anatomy.layer_similarity, **neurons})  # type: ignore[arg-type]
     arrays = buffer.getvalue()
     body = {
         "format_version": FORMAT_VERSION,
@@ -50,7 +49,7 @@ def write_anatomy(
         "family": family,
         "fingerprint": anatomy.fingerprint,
         "rule": rule,
-        "widths": [similarity.shape[1] for similarity in anatomy.neuron_similarity],
+        "widths": anatomy.widths,
         "hidden_size": hidden_size,
         "probes": [{"text": text, "task": task} for text, task in zip(anatomy.probes, known, strict=True)],
         "strong_threshold": anatomy.strong_threshold,
@@ -62,48 +61,41 @@ def write_anatomy(
     return body
 
 
-def read_anatomy(directory: Path) -> Anatomy:
-    """The anatomy in a directory that `anatomy score` or `anatomy study` wrote.
+def read_anatomy(directory: Path, command: str = "anatomy score") -> Anatomy:
+    """The anatomy in a directory that `command`, `anatomy score` or `anatomy study`, wrote; all its numbers are finite.
 
     Raises:
         AnatomyError: a file is missing or damaged, of another format version, or the two do not belong together.
     """
-    directory = Path(directory)
-    body = _description(directory / DESCRIPTION)
-    file = directory / ARRAYS
-    try:
-        content = file.read_bytes()
-        if hashlib.sha256(content).hexdigest() != body["arrays_sha256"]:
-            raise _damaged(file, f"its checksum is not the one in {DESCRIPTION}")
-        with np.load(io.BytesIO(content)) as arrays:
-            layers = arrays[LAYERS]
-            neurons = tuple(arrays[f"{NEURONS}.{layer}"] for layer in range(len(body["widths"])))
-        probes = tuple(str(probe["text"]) for probe in body["probes"])
-        anatomy = Anatomy(layers, neurons, float(body["strong_threshold"]), probes, str(body["fingerprint"]))
-    except OSError as error:
-        raise _damaged(file, str(error.strerror or error)) from error
-    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(file, f"{type(error).__name__}: {error}") from error
-    expected = [(len(probes), len(neurons) + 1), *((len(probes), width) for width in body["widths"])]
-    found = [layers.shape, *(one.shape for one in neurons)]
-    if found != expected:
-        raise _damaged(file, f"its arrays have shapes {found}, expected {expected}")
-    return anatomy
 
+    def damaged(file: Path, what: str) -> AnatomyError:
+        return AnatomyError(f"{file}: {what}; next step: make it again with {command}")
 
-def _description(file: Path) -> dict:
+    file = Path(directory) / DESCRIPTION
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(body, dict) or body.get("kind") != "anatomy":
+            raise damaged(file, "not an anatomy")
+        if body.get("format_version") != FORMAT_VERSION:
+            raise damaged(file, f"format version {body.get('format_version')!r}, expected {FORMAT_VERSION}")
+        probes = tuple(str(probe["text"]) for probe in body["probes"])
+        shapes = {LAYERS: (len(probes), len(body["widths"]) + 1)}
+        shapes |= {f"{NEURONS}.{layer}": (len(probes), width) for layer, width in enumerate(body["widths"])}
+        file = file.with_name(ARRAYS)
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != body["arrays_sha256"]:
+            raise damaged(file, f"its checksum is not the one in {DESCRIPTION}, so damaged or of another run")
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name], dtype=np.float64) for name in shapes}
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape or not np.isfinite(arrays[name]).all():
+                what = f"{name} has shape {arrays[name].shape} or is not finite"
+                raise damaged(file, f"{what}, expected finite numbers of shape {shape}")
+        layers, *neurons = arrays.values()
+        return Anatomy(layers, tuple(neurons), float(body["strong_threshold"]), probes, str(body["fingerprint"]))
     except OSError as error:
-        raise _damaged(file, str(error.strerror or error)) from error
-    except ValueError as error:
-        raise _damaged(file, f"not valid JSON ({error})") from error
-    if not isinstance(body, dict) or body.get("kind") != "anatomy":
-        raise _damaged(file, "not an anatomy")
-    if body.get("format_version") != FORMAT_VERSION:
-        raise _damaged(file, f"format version {body.get('format_version')!r}, expected {FORMAT_VERSION}")
-    return body
-
-
-def _damaged(file: Path, what: str) -> AnatomyError:
-    return AnatomyError(f"{file}: {what}; next step: make it again with anatomy score")
+        raise damaged(file, str(error.strerror or error)) from error
+    except json.JSONDecodeError as error:
+        raise damaged(file, f"not valid JSON ({error})") from error
+    except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise damaged(file, f"{type(error).__name__}: {error}") from error
