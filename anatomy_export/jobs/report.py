@@ -83,7 +83,11 @@ def figures_of(source: Source) -> list[Figure]:
 def _require_report(output: Path, force: bool) -> None:
     """Raise AnatomyError where `output` is a directory, or a file that `force` does not allow to replace."""
     require_free_file(output, force)
-    if output.exists() and f'content="{GENERATOR} '.encode() not in output.read_bytes()[:HEAD_BYTES]:
+    if not output.exists():
+        return
+    with open(output, "rb") as file:
+        ours = f'content="{GENERATOR} '.encode() in file.read(HEAD_BYTES)
+    if not ours:
         raise AnatomyError(
             f"output {output} is no report, so --force does not replace it; next step: choose another --output, or "
             "remove it yourself"

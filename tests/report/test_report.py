@@ -225,20 +225,20 @@ BAD = {
     "no anatomy": (lambda one: (one / "anatomy.json").unlink(), "anatomy.json: No such file"),
     "version": (change("study.json", lambda body: body.update(format_version=9)), "format version 9, expected 1"),
     "kind": (change("anatomy.json", lambda body: body.update(kind="x")), "kind 'x', expected 'anatomy'"),
-    "a list": (lambda one: (one / "study.json").write_text("[]"), "study.json: holds no JSON object"),
-    "rule": (change("anatomy.json", lambda body: body.update(rule="t5")), "'rule' is 't5', expected 'bert' or 'gpt2'"),
+    "a list": (lambda one: (one / "study.json").write_text("[]"), "study.json: holds a list of 0, expected an object"),
+    "rule": (change("anatomy.json", lambda body: body.update(rule="t5")), "$.rule is 't5'"),
     "widths": (change("anatomy.json", lambda body: body["widths"].pop()), "layer_similarity has shape (6, 13)"),
     "accuracy": (
         change("study.json", lambda body: body["setups"]["bert-1"].update(accuracy="high")),
-        "'setups.bert-1.accuracy' is 'high', expected a finite number",
+        "study.json, setup bert-1: a field is missing or of the wrong kind: $.accuracy is 'high'",
     ),
     "no interval": (
         change("study.json", lambda body: body["dense"].pop("interval")),
-        "'dense.interval' is missing, expected a list of finite numbers",
+        "missing required field interval",
     ),
     "layers": (
         change("study.json", lambda body: body["setups"]["bert-1"]["removed_per_layer"].pop()),
-        "'setups.bert-1.removed_per_layer'",
+        "setup bert-1: removed_per_layer has 11 values, expected 12",
     ),
     "another model": (
         change("study.json", lambda body: body["settings"].update(fingerprint="cd" * 32)),
