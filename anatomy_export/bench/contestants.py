@@ -24,6 +24,16 @@ class Contestant:
     def is_dense(self) -> bool:
         return self.variant.mode == "dense"
 
+    def values(self) -> dict:
+        """What a row of results says of it."""
+        variant = self.variant
+        return {
+            "engine": self.spec.engine,
+            "variant": variant.mode or variant.name,
+            "name": variant.name,
+            "keep_ratio": variant.keep_ratio,
+        }
+
     @property
     def setting(self) -> tuple[str, bool, bool]:
         return self.spec.engine, self.spec.copies, self.spec.cuda_graph

@@ -20,7 +20,7 @@ from anatomy_export.bench.measure import measure, require_provider
 from anatomy_export.bench.result_body import bench_result, settings_of
 from anatomy_export.bench.results import BenchResult
 from anatomy_export.bench.rounds import Samples, WorkerPool
-from anatomy_export.bench.rows import Gains, PaperRow, timed
+from anatomy_export.bench.rows import Gains, PaperRow
 from anatomy_export.bench.stats import Ratio, total_ratio
 from anatomy_export.bench.variants import MakeBundle, Variant, made_variants
 from anatomy_export.core.errors import AnatomyError
@@ -227,15 +227,13 @@ def _row(
     )
     examples = sum(len(rows) for rows in job.rows[: len(times)])
     return PaperRow(
-        timed=timed(
-            contestant,
-            samples,
-            times,
-            median_s=float(np.median(times)),
-            batch=max(len(rows) for rows in job.rows),
-            seq_len=job.shapes[0][1] if job.layout == "padded" else None,
-            job=f" {job.layout} {job.texts}",
-        ),
+        worker=f"{contestant.name} {job.layout} {job.texts}",
+        contestant=contestant,
+        batch=max(len(rows) for rows in job.rows),
+        seq_len=job.shapes[0][1] if job.layout == "padded" else None,
+        median_s=float(np.median(times)),
+        peak_rss_bytes=samples.peak_rss_bytes.get(contestant.name),
+        times_s=times,
         gains=Gains(
             _against(samples, dense, job, contestant, job) if dense else None,
             _against(samples, torch_dense, padded, contestant, job) if torch_dense else None,

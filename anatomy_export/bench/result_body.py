@@ -9,7 +9,7 @@ from anatomy_export.bench.contestants import roofline
 from anatomy_export.bench.inputs import SEED
 from anatomy_export.bench.measure import Measured
 from anatomy_export.bench.results import FORMAT_VERSION, BenchResult
-from anatomy_export.bench.rows import BenchRow, PaperRow, as_results
+from anatomy_export.bench.rows import Row
 from anatomy_export.core.names import public_name, without_directories
 from anatomy_export.evaluation.inputs import Inputs
 
@@ -29,7 +29,7 @@ def bench_result(
     environment: dict,
     inputs: dict[str, Inputs],
     measured: Measured,
-    rows: Sequence[BenchRow | PaperRow | None],
+    rows: Sequence[Row | None],
     **more,
 ) -> BenchResult:
     """All that a results file says; `environment` as it was before the first call, `more` is what only this kind has.
@@ -54,7 +54,7 @@ def bench_result(
         "orders": samples.orders,
         "launches": samples.launches,
         **more,
-        "results": as_results(rows),
+        "results": [row.values() for row in rows if row],
     }
     if not body["results"]:
         raise samples.nothing_left()

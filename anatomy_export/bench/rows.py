@@ -1,30 +1,12 @@
 """The rows of `results` in a `bench.json`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from anatomy_export.bench.contestants import Contestant
-from anatomy_export.bench.rounds import Samples
 from anatomy_export.bench.stats import Ratio, Summary, closure_of
 
 CLOSURE_VOID_WIDTH = 0.2
-
-
-@dataclass(frozen=True)
-class Timed:
-    """What was timed, and its raw seconds; `seq_len` is None where batches differ in length, `median_s` theirs."""
-
-    worker: str
-    engine: str
-    variant: str | None
-    name: str
-    keep_ratio: float | None
-    batch: int
-    seq_len: int | None
-    median_s: float
-    peak_rss_bytes: int | None
-    times_s: list[float]
 
 
 @dataclass(frozen=True)
@@ -50,15 +32,35 @@ class Gains:
         return values
 
 
-@dataclass(frozen=True)
-class BenchRow:
-    """A contestant on one input shape. `flops` are those that it really runs, `model` and `engine_facts` as they say.
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A contestant's raw seconds; `seq_len` is None where batches differ in length, `median_s` is that of the times."""
 
-    `roofline_share` is its rate ÷ the best matrix-product rate of the same rounds, of fp32 only.
+    worker: str
+    contestant: Contestant
+    gains: Gains
+    batch: int
+    seq_len: int | None
+    median_s: float
+    peak_rss_bytes: int | None
+    times_s: list[float]
+
+    def values(self) -> dict[str, Any]:
+        """The row as it stands in the file: all fields on one level."""
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values |= value.values() if isinstance(value, Contestant | Gains | Summary) else {field.name: value}
+        return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRow(Row):
+    """On one input shape. `flops` are those that really run, `model` and `engine_facts` are as they say of themselves.
+
+    `roofline_share` is the rate ÷ the best matrix-product rate of the same rounds, of fp32 only.
     """
 
-    timed: Timed
-    gains: Gains
     summary: Summary
     precision: str
     io_binding: bool
@@ -73,15 +75,13 @@ class BenchRow:
     warmup_s: list[float]
 
 
-@dataclass(frozen=True)
-class PaperRow:
-    """A contestant on the paper's job: `total_s` for the `examples` done.
+@dataclass(frozen=True, kw_only=True)
+class PaperRow(Row):
+    """On the paper's job: `total_s` for the `examples` done.
 
     Bucketed rows have the share of texts of the same class as padded, and the largest difference of a logit.
     """
 
-    timed: Timed
-    gains: Gains
     layout: str
     texts: str
     total_s: float
@@ -89,44 +89,3 @@ class PaperRow:
     examples_per_s: float
     same_classes: float | None
     max_abs_difference: float | None
-
-
-def timed(
-    contestant: Contestant,
-    samples: Samples,
-    times_s: list[float],
-    *,
-    median_s: float,
-    batch: int,
-    seq_len: int | None,
-    job: str = "",
-) -> Timed:
-    """A row's facts of a contestant; `job` is added to its name, `variant` is the mode where it has one."""
-    variant = contestant.variant
-    return Timed(
-        worker=contestant.name + job,
-        engine=contestant.spec.engine,
-        variant=variant.mode or variant.name,
-        name=variant.name,
-        keep_ratio=variant.keep_ratio,
-        batch=batch,
-        seq_len=seq_len,
-        median_s=median_s,
-        peak_rss_bytes=samples.peak_rss_bytes.get(contestant.name),
-        times_s=times_s,
-    )
-
-
-def as_results(rows: Sequence[BenchRow | PaperRow | None]) -> list[dict[str, Any]]:
-    """The rows that there are, as they stand in the file: all fields on one level."""
-    return [_flat(row) for row in rows if row]
-
-
-def _flat(row) -> dict[str, Any]:
-    if isinstance(row, Gains):
-        return row.values()
-    values: dict[str, Any] = {}
-    for field in fields(row):
-        value = getattr(row, field.name)
-        values |= _flat(value) if is_dataclass(value) else {field.name: value}
-    return values

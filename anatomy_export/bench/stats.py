@@ -1,7 +1,7 @@
 """What repeated timings say: percentiles, ratios with a 95 % interval, and when they say nothing."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -23,6 +23,9 @@ class Summary:
     p90_s: float
     p99_s: float | None
     mean_s: float
+
+    def values(self) -> dict[str, float | None]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)

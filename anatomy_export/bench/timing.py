@@ -19,7 +19,7 @@ from anatomy_export.bench.measure import Measured, measure, require_provider
 from anatomy_export.bench.result_body import bench_result, settings_of
 from anatomy_export.bench.results import BenchResult
 from anatomy_export.bench.rounds import Samples, WorkerPool
-from anatomy_export.bench.rows import BenchRow, Gains, timed
+from anatomy_export.bench.rows import BenchRow, Gains
 from anatomy_export.bench.stats import Ratio, paired_ratio, require_intervals, summarize
 from anatomy_export.bench.variants import MakeBundle, Variant, given_variants, made_variants
 from anatomy_export.core.names import public_name
@@ -163,7 +163,13 @@ def _row(
     flops, peak = variant.executed_flops(batch, length), peaks.get(key)
     rate = flops / summary.p50_s if flops else None
     return BenchRow(
-        timed=timed(contestant, measured.samples, times, median_s=summary.p50_s, batch=batch, seq_len=length),
+        worker=contestant.name,
+        contestant=contestant,
+        batch=batch,
+        seq_len=length,
+        median_s=summary.p50_s,
+        peak_rss_bytes=measured.samples.peak_rss_bytes.get(contestant.name),
+        times_s=times,
         gains=_gains(contestant, contestants, measured.samples, batch, length),
         summary=summary,
         precision=variant.precision,

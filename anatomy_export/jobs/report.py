@@ -145,7 +145,7 @@ def _written(
         "output": str(request.output),
         "size_bytes": size,
         "figures_directory": str(request.figures) if request.figures else None,
-        "sources": [{"label": source.label, "kind": source.kind, "path": str(source.path)} for source in sources],
+        "sources": [{"label": source.label, "kind": source.source, "path": str(source.path)} for source in sources],
         "figures": [
             {
                 "number": figure.number or None,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from anatomy_export.report.figure import Figure, Panel, Row, Series, TextTable
-from anatomy_export.report.sources import Bench, Bundle, Comparison, JobBench, JobRow, LatencyRow, Pareto, Quantity, Way
+from anatomy_export.report.sources import Bench, BenchRow, Bundle, Comparison, Pareto, Quantity, Way
 from anatomy_export.report.wording import REMOVED, counted, of_all, percent
 
 QUANTITIES = {
@@ -14,7 +14,6 @@ QUANTITIES = {
     "accuracy": ("accuracy, %", 0.01, ".2f"),
 }
 PARTIAL = ("Partial: the run was interrupted.",)
-BenchRows = Sequence[LatencyRow | JobRow]
 
 
 def bundle_figures(bundle: Bundle) -> list[Figure]:
@@ -108,13 +107,13 @@ def _verification(bundle: Bundle) -> Figure:
 
 def bench_figures(bench: Bench) -> list[Figure]:
     """Median latency (or the time of the paper's job) against neurons removed, one panel an input."""
-    panels: dict[str, list] = {}
+    panels: dict[str, list[BenchRow]] = {}
     for row in bench.results:
-        panels.setdefault(row.input, []).append(row)
+        panels.setdefault(bench.input(row), []).append(row)
     if not panels:
         return []
     topic, title, quantity = "Latency", "Latency", "median latency, ms"
-    if isinstance(bench, JobBench):
+    if bench.is_job:
         topic, title, quantity = "The paper's job", "Seconds for the paper's job", "seconds for the job"
     return [
         Figure(
@@ -122,7 +121,7 @@ def bench_figures(bench: Bench) -> list[Figure]:
             own_title=title,
             source=bench.label,
             parts=tuple(
-                Panel(tuple(_latency_series(rows, bench.unit)), REMOVED, quantity, title=name)
+                Panel(tuple(_latency_series(rows, bench)), REMOVED, quantity, title=name)
                 for name, rows in panels.items()
             ),
             summary=_bench_summary(bench.results),
@@ -131,7 +130,7 @@ def bench_figures(bench: Bench) -> list[Figure]:
     ]
 
 
-def _latency_series(rows: BenchRows, unit: str) -> list[Series]:
+def _latency_series(rows: Sequence[BenchRow], bench: Bench) -> list[Series]:
     """A line an engine and variant, each from the dense model on; a dense one that stands alone has its own."""
     drawn: list[Series] = []
     for setting in dict.fromkeys(row.setting for row in rows):
@@ -145,21 +144,21 @@ def _latency_series(rows: BenchRows, unit: str) -> list[Series]:
                 Series(
                     f"{setting} {variant}",
                     [row.removed for row in line],
-                    [row.time for row in line],
+                    [bench.time(row)[0] for row in line],
                     len(drawn),
-                    hover=tuple(_time_hover(row, unit) for row in line),
+                    hover=tuple(_time_hover(row, *bench.time(row)) for row in line),
                     open_marks=variant == "mask",
                 )
             )
     return drawn
 
 
-def _time_hover(row: LatencyRow | JobRow, unit: str) -> str:
+def _time_hover(row: BenchRow, time: float, unit: str) -> str:
     ratio = f"\n{row.speedup:.2f} × dense" if row.speedup is not None else ""
-    return f"{row.setting}, {row.name}\n{row.time:.2f} {unit}{ratio}"
+    return f"{row.setting}, {row.name}\n{time:.2f} {unit}{ratio}"
 
 
-def _bench_summary(rows: BenchRows) -> str:
+def _bench_summary(rows: Sequence[BenchRow]) -> str:
     rated = [(row.speedup, row) for row in rows if row.speedup is not None and row.variant != "dense"]
     text = f"{counted(len(rows), 'measurement')}."
     if rated:

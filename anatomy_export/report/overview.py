@@ -1,7 +1,7 @@
 """What each source is, in a few lines."""
 
 from anatomy_export.core.names import public_name
-from anatomy_export.report.sources import Bench, Bundle, JobBench, Measurement, Pareto, Score, Source, Study
+from anatomy_export.report.sources import Bench, Bundle, Measurement, Pareto, Score, Source, Study
 from anatomy_export.report.strong import strong_neurons
 from anatomy_export.report.wording import counted, interval, of_all, percent
 
@@ -68,7 +68,7 @@ def _bundle_facts(bundle: Bundle) -> Facts:
 
 def _bench_facts(bench: Bench) -> Facts:
     return [
-        ("bench", "the paper's job" if isinstance(bench, JobBench) else "latency"),
+        ("bench", "the paper's job" if bench.is_job else "latency"),
         ("model", public_name(bench.settings.model or "given bundles")),
         ("engines", ", ".join(dict.fromkeys(row.engine for row in bench.results))),
     ]

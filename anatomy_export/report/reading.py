@@ -16,7 +16,6 @@ from anatomy_export.plans.plan import read_plan
 from anatomy_export.report.sources import (
     Bench,
     Bundle,
-    JobBench,
     MeasuredSetup,
     Measurement,
     Pareto,
@@ -128,8 +127,7 @@ def read_bench(directory: Path, label: str) -> Bench:
     """`bench.json`, of either measurement."""
     file = _json_file(directory / "bench.json", "anatomy bench")
     body = file.read_object(format_version=BENCH_VERSION)
-    kind = JobBench if body.get("kind") == "paper" else Bench
-    return file.convert({**body, "label": label, "path": directory}, kind)
+    return file.convert({**body, "label": label, "path": directory}, Bench)
 
 
 def read_pareto(directory: Path, label: str) -> Pareto:

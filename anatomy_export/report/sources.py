@@ -4,6 +4,7 @@ Fields that a file may lack have a default. Accuracies, shares and agreement are
 """
 
 from dataclasses import dataclass, field
+from math import isnan, nan
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -35,9 +36,9 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A directory, and what it is called."""
+    """A directory, and what it is called; `source` is the kind of result in it."""
 
-    kind: ClassVar[str]
+    source: ClassVar[str]
     label: str
     path: Path
 
@@ -72,7 +73,7 @@ class Summary:
 class Score(Source):
     """An anatomy and the model it is of."""
 
-    kind = "score"
+    source = "score"
     anatomy: Anatomy
     model: str
     family: str
@@ -157,7 +158,7 @@ class Dense:
 class Study(Measurement):
     """A score and the paper's experiment on the same model."""
 
-    kind = "study"
+    source = "study"
     score: Score
     dense: Dense
     setups: tuple[Setup, ...]
@@ -194,7 +195,7 @@ class Quantity:
 class Bundle(Source):
     """An exported model; `result` is by quantity."""
 
-    kind = "bundle"
+    source = "bundle"
     name: str
     mode: str
     result: dict[str, Quantity]
@@ -202,17 +203,23 @@ class Bundle(Source):
     plan: PrunePlan
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BenchRow:
-    """An engine on a variant."""
+    """An engine on a variant: one call on an input shape, or the paper's job on some texts in one layout."""
 
     engine: str
     variant: str
     name: str
+    median_s: float
     keep_ratio: float | None = None
     speedup: float | None = None
     io_binding: bool = False
     cuda_graph: bool = False
+    batch: int | None = None
+    seq_len: int | None = None
+    texts: str | None = None
+    layout: str | None = None
+    total_s: float = nan
 
     @property
     def setting(self) -> str:
@@ -226,54 +233,29 @@ class BenchRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyRow(BenchRow):
-    """One call on an input shape."""
-
-    batch: int
-    seq_len: int
-    median_s: float
-
-    @property
-    def input(self) -> str:
-        return f"batch {self.batch}, {self.seq_len} tokens"
-
-    @property
-    def time(self) -> float:
-        return 1e3 * self.median_s
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRow(BenchRow):
-    """The paper's job on some texts in one layout."""
-
-    texts: str
-    layout: str
-    total_s: float
-
-    @property
-    def input(self) -> str:
-        return f"{self.texts}, {self.layout}"
-
-    @property
-    def time(self) -> float:
-        return self.total_s
-
-
-@dataclass(frozen=True, kw_only=True)
 class Bench(Measurement):
-    """A `bench.json` of calls on input shapes; times of its rows are in `unit`."""
+    """A `bench.json`, of either measurement."""
 
-    kind = "bench"
-    results: tuple[LatencyRow, ...]
-    unit: ClassVar[str] = "ms"
+    source = "bench"
+    kind: Literal["bench", "paper"]
+    results: tuple[BenchRow, ...]
 
+    def __post_init__(self) -> None:
+        if self.is_job and any(isnan(row.total_s) for row in self.results):
+            raise ValueError("total_s is missing in a row of the paper's job")
 
-@dataclass(frozen=True, kw_only=True)
-class JobBench(Bench):
-    """A `bench.json` of the paper's job."""
+    @property
+    def is_job(self) -> bool:
+        """Is it of the paper's job?"""
+        return self.kind == "paper"
 
-    results: tuple[JobRow, ...]  # type: ignore[assignment]
-    unit = "s"
+    def time(self, row: BenchRow) -> tuple[float, str]:
+        """Number and unit: of the whole job, or the median of a call."""
+        return (row.total_s, "s") if self.is_job else (1e3 * row.median_s, "ms")
+
+    def input(self, row: BenchRow) -> str:
+        """What a row is comparable in."""
+        return f"{row.texts}, {row.layout}" if self.is_job else f"batch {row.batch}, {row.seq_len} tokens"
 
 
 @dataclass(frozen=True)
@@ -299,7 +281,7 @@ class Shape:
 class Pareto(Measurement):
     """A `pareto.json`: ways by name, the names of those that no other beats; `tried` counts refused ways too."""
 
-    kind = "pareto"
+    source = "pareto"
     latency: Shape
     results: dict[str, Way]
     tried: int

@@ -20,7 +20,6 @@ from anatomy_export.bench.contestants import Contestant
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.placement import check_placement
 from anatomy_export.bench.rounds import Samples
-from anatomy_export.bench.rows import as_results
 from anatomy_export.bench.tables import TERMINAL_HEADINGS, bench_rows
 from anatomy_export.bench.variants import Variant
 from anatomy_export.cli import main
@@ -312,10 +311,10 @@ def test_a_partial_job_compares_only_what_both_sides_did():
     samples = Samples(
         rounds={f"reviews/{layout}/{index}": [{"torch dense": s}] for (layout, index), s in rounds.items()}
     )
-    [entry] = as_results([paper._row(contestant, [contestant], samples, jobs[1], jobs)])
+    entry = paper._row(contestant, [contestant], samples, jobs[1], jobs).values()
     assert entry["examples"] == 2 and entry["torch_speedup"] is None
     samples.rounds["reviews/bucketed/1"] = [{"torch dense": 3.0}]
-    [entry] = as_results([paper._row(contestant, [contestant], samples, jobs[1], jobs)])
+    entry = paper._row(contestant, [contestant], samples, jobs[1], jobs).values()
     assert entry["torch_speedup"] == 2.0
 
 

@@ -171,6 +171,14 @@ def test_a_bundle_is_drawn(tmp_path):
     refused(run("report", bundle, "--output", output), output, 1, "verify.json: not valid JSON", "anatomy export")
 
 
+@pytest.mark.parametrize("name", ["anatomy", "study", "bundle", "bundle-int8", "bench", "pareto"])
+def test_what_version_0_1_wrote_is_reported_on(name, tmp_path):
+    directory = Path(__file__).parents[1] / "fixtures" / "v0.1" / name
+    done = run("report", directory, "--output", tmp_path / "r.html", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert len(json.loads(done.stdout)["figures"]) >= 1
+
+
 def test_figures_as_files(study, tmp_path):
     target = tmp_path / "figures"
     common = ["report", study, "--output", tmp_path / "r.html", "--figures", target]
