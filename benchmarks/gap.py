@@ -12,9 +12,8 @@ from pathlib import Path
 from summarize import without_rounds, write_json
 
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.harness import worker_pool
 from anatomy_export.bench.plots import latency_plot
-from anatomy_export.bench.simulation import interval_coverage
+from anatomy_export.bench.rounds import WorkerPool
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.bench.timing import BenchRequest, find_variants, run_bench
 from anatomy_export.core.platform import usable_cores
@@ -83,6 +82,9 @@ def against_best_dense(body: dict) -> dict:
 
 def harness() -> dict:
     """How often the interval of two equal engines contains 1 in simulation, and what the harness adds to a call."""
+    sys.path.append(str(HERE.parent / "tests" / "bench"))
+    from simulation import interval_coverage
+
     calls = fixed_work_calls()
     return {
         "simulated_runs": SIMULATED_RUNS,
@@ -103,7 +105,7 @@ def fixed_work_calls() -> list[dict[str, float]]:
     What the harness adds to a call is the whole less twice the second half: the timing itself, and that the first half
     comes after a wait for the parent.
     """
-    with worker_pool({"fixed-work": EngineSpec("fixed-work")}) as pool:
+    with WorkerPool({"fixed-work": EngineSpec("fixed-work")}) as pool:
         pool.warm_up(["call"])
         seconds = []
         for _ in range(CALLS):

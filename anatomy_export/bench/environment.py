@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -44,13 +45,11 @@ def describe_environment(threads: int) -> dict:
 
 def package_versions() -> dict[str, str]:
     """Version by distribution name, of those that are installed."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def cpu_flags() -> list[str]:
@@ -67,10 +66,10 @@ def gpus() -> list[dict[str, str]]:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parents[2]
-    if not (here / ".git").exists():
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
         return None
-    return _output(["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]).strip() or None
+    return _output(["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]).strip() or None
 
 
 def _output(command: list[str]) -> str:

@@ -6,15 +6,16 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.environment import cpu_flags, package_versions
-from anatomy_export.bench.harness import Measured, Pool, Samples, measure, no_engine_left
 from anatomy_export.bench.inputs import random_inputs
+from anatomy_export.bench.measure import ONE_INPUT, measure_one_input
+from anatomy_export.bench.rounds import Samples
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.core.cache import cache_directory, cache_lock
-from anatomy_export.core.errors import Terminated
 from anatomy_export.core.files import write_atomic
 from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.core.progress import Progress
@@ -30,8 +31,7 @@ from anatomy_export.plans.plan import LayerPlan, PrunePlan
 FORMAT_VERSION = 1
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)
 ROUNDS, LAUNCHES = 12, 2
-CALL_TIMEOUT_S = 600.0
-KEY, DENSE = "input", "1"
+DENSE = "1"
 
 
 def latency_table(checkpoint: Checkpoint, *, batch: int, seq_len: int, progress: Progress) -> LatencyTable:
@@ -54,9 +54,9 @@ def latency_table(checkpoint: Checkpoint, *, batch: int, seq_len: int, progress:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     file = cache_directory() / "latency" / f"{checkpoint.model.config.model_type}-{batch}x{seq_len}-{digest}.json"
     with cache_lock(file, progress):
-        found = _cached(file)
-        if found is not None:
-            return found
+        cached = _cached(file)
+        if cached is not None:
+            return cached
         progress.note(f"timing FFN widths on this device, once (kept in {file.parent})")
         device = f"{cpu_model()}, {threads} threads"
         table = _measure_table(checkpoint, batch, seq_len, threads, device, progress)
@@ -67,9 +67,8 @@ def latency_table(checkpoint: Checkpoint, *, batch: int, seq_len: int, progress:
 def _cached(file: Path) -> LatencyTable | None:
     """The table that was measured before; None where there is none, or none that can be read."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return LatencyTable(**{**found, "shares": tuple(found["shares"]), "relative": tuple(found["relative"])})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return msgspec.json.decode(file.read_bytes(), type=LatencyTable)
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeError):
         return None
 
 
@@ -87,14 +86,7 @@ def _measure_table(
     checkpoint: Checkpoint, batch: int, seq_len: int, threads: int, device: str, progress: Progress
 ) -> LatencyTable:
     widths = [block.width for block in model_blocks(checkpoint.model)]
-    inputs = {KEY: random_inputs(checkpoint.model.config.vocab_size, batch, seq_len)}
-
-    def work(pool: Pool) -> None:
-        pool.give_inputs(inputs)
-        pool.warm_up([KEY])
-        with progress.bar("time FFN widths", ROUNDS * len(pool.names)) as tick:
-            pool.time_rounds(KEY, repeats=ROUNDS, seed=0, tick=tick)
-
+    inputs = random_inputs(checkpoint.model.config.vocab_size, batch, seq_len)
     with tempfile.TemporaryDirectory() as folder:
         specs, shares = {}, {}
         with progress.bar("export FFN widths", len(SHARES)) as tick:
@@ -107,22 +99,18 @@ def _measure_table(
                 export_onnx(_narrowed(checkpoint, kept), file, metadata={})
                 specs[name] = EngineSpec("ort", str(file), threads=threads)
                 tick()
-        measured = measure(specs, work, call_timeout_s=CALL_TIMEOUT_S, progress=progress, launches=LAUNCHES)
-    return _table(measured, shares, batch, seq_len, device)
+        title = "time FFN widths"
+        samples = measure_one_input(specs, inputs, rounds=ROUNDS, title=title, progress=progress, launches=LAUNCHES)
+    return _table(samples, shares, batch, seq_len, device)
 
 
-def _table(measured: Measured, shares: dict[str, float], batch: int, seq_len: int, device: str) -> LatencyTable:
-    if measured.interrupted is not None:
-        raise KeyboardInterrupt if measured.interrupted == 130 else Terminated
-    samples = measured.samples
-    if samples.failures:
-        raise no_engine_left(samples)
+def _table(samples: Samples, shares: dict[str, float], batch: int, seq_len: int, device: str) -> LatencyTable:
     relative = [1 / _speedup(samples, name) for name in shares]
     rising = np.minimum(np.maximum.accumulate(relative), 1.0)
     return LatencyTable(
         shares=tuple(shares.values()),
-        relative=tuple(float(one) for one in rising),
-        dense_s=float(np.median(samples.times(DENSE, KEY))),
+        relative=tuple(rising.tolist()),
+        dense_s=float(np.median(samples.times(DENSE, ONE_INPUT))),
         batch=batch,
         seq_len=seq_len,
         device=device,
@@ -130,8 +118,8 @@ def _table(measured: Measured, shares: dict[str, float], batch: int, seq_len: in
 
 
 def _speedup(samples: Samples, name: str) -> float:
-    dense, own, launches = samples.paired(DENSE, name, KEY)
-    return paired_ratio(dense, own, launches=launches).median
+    dense_s, times_s, launches = samples.paired(DENSE, name, ONE_INPUT)
+    return paired_ratio(dense_s, times_s, launches=launches).median
 
 
 def _kept(widths: list[int], share: float) -> list[int]:

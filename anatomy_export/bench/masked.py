@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.harness import Measured, Pool, measure, no_engine_left
+from anatomy_export.bench.measure import ONE_INPUT, measure_one_input
+from anatomy_export.bench.rounds import Samples
 from anatomy_export.bench.stats import median_interval, paired_ratio
-from anatomy_export.core.errors import Terminated
 from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.core.progress import Progress
 from anatomy_export.evaluation.inputs import Inputs
@@ -26,8 +26,7 @@ from anatomy_export.plans.plan import PrunePlan
 
 EXAMPLES, BATCH, LENGTH = 1000, 32, 100
 ROUNDS, GROUP = 20, 4
-CALL_TIMEOUT_S = 600.0
-DENSE, KEY = "dense", "input"
+DENSE = "dense"
 
 
 def time_masked(
@@ -51,22 +50,17 @@ def time_masked(
         AnatomyError: a model could not be timed.
     """
     threads = usable_cores()
-    inputs = {KEY: _inputs(checkpoint, texts)}
+    inputs = _inputs(checkpoint, texts)
     names = list(plans)
     for start in range(0, len(names), GROUP):
-        own = names[start : start + GROUP]
         with tempfile.TemporaryDirectory() as folder:
             specs = {}
-            for name in (DENSE, *own):
+            for name in (DENSE, *names[start : start + GROUP]):
                 path = _write_model(checkpoint, plans.get(name), Path(folder) / name, backend)
                 specs[name] = EngineSpec(backend, str(path), threads=threads)
-            measured = measure(
-                specs,
-                lambda pool: _rounds(pool, inputs, progress),
-                call_timeout_s=CALL_TIMEOUT_S,
-                progress=progress,
-            )
-        yield _timings(measured, list(specs), inputs[KEY], backend, f"{cpu_model()}, {threads} threads")
+            samples = measure_one_input(specs, inputs, rounds=ROUNDS, title="time masked models", progress=progress)
+        about = {"engine": backend, "device": f"{cpu_model()}, {threads} threads"}
+        yield {name: _timing(samples, name, inputs) | about for name in specs}
 
 
 def _inputs(checkpoint: Checkpoint, texts: Sequence[str]) -> Inputs:
@@ -96,36 +90,19 @@ def _write_model(checkpoint: Checkpoint, plan: PrunePlan | None, directory: Path
     return directory
 
 
-def _rounds(pool: Pool, inputs: dict[str, Inputs], progress: Progress) -> None:
-    pool.give_inputs(inputs)
-    pool.warm_up([KEY])
-    with progress.bar("time masked models", ROUNDS * len(pool.names)) as tick:
-        pool.time_rounds(KEY, repeats=ROUNDS, seed=0, tick=tick)
-
-
-def _timings(measured: Measured, names: list[str], inputs: Inputs, backend: str, device: str) -> dict[str, dict]:
-    if measured.interrupted is not None:
-        raise KeyboardInterrupt if measured.interrupted == 130 else Terminated
-    samples = measured.samples
-    if samples.failures:
-        raise no_engine_left(samples)
+def _timing(samples: Samples, name: str, inputs: Inputs) -> dict:
     batch, length = inputs["input_ids"].shape
     scale = EXAMPLES / batch
-    found = {}
-    for name in names:
-        times = samples.times(name, KEY)
-        ratio = paired_ratio(*samples.paired(DENSE, name, KEY)[:2])
-        bounds = median_interval(times)
-        found[name] = {
-            "median_s": float(np.median(times)) * scale,
-            "interval_s": None if bounds is None else [scale * bound for bound in bounds],
-            "examples": EXAMPLES,
-            "batch": batch,
-            "seq_len": length,
-            "engine": backend,
-            "device": device,
-            "dense_ratio": ratio.median,
-            "dense_ratio_interval": ratio.bounds,
-            "times_s": times,
-        }
-    return found
+    times = samples.times(name, ONE_INPUT)
+    ratio = paired_ratio(*samples.paired(DENSE, name, ONE_INPUT)[:2])
+    bounds = median_interval(times)
+    return {
+        "median_s": float(np.median(times)) * scale,
+        "interval_s": None if bounds is None else [scale * bound for bound in bounds],
+        "examples": EXAMPLES,
+        "batch": batch,
+        "seq_len": length,
+        "dense_ratio": ratio.median,
+        "dense_ratio_interval": ratio.bounds,
+        "times_s": times,
+    }

@@ -6,25 +6,22 @@ measurement. Each text runs twice a worker: padded to the fixed length in its ow
 between layouts, whose batches hold different texts, that makes them wider than timing noise alone would.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from anatomy_export.bench.engines import EngineSpec, fused_for, require_engines
+from anatomy_export.bench.contestants import Contestant, dense_of, make_contestants, specs_of, torch_dense_of
+from anatomy_export.bench.engines import fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
-from anatomy_export.bench.harness import Pool, Samples, measure, no_engine_left, require_provider
+from anatomy_export.bench.inputs import SEED, require_length
+from anatomy_export.bench.measure import measure, require_provider
+from anatomy_export.bench.result_body import bench_result, settings_of
 from anatomy_export.bench.results import BenchResult
-from anatomy_export.bench.stats import Ratio, closure_of, total_ratio
-from anatomy_export.bench.timing import (
-    CLOSURE_VOID_WIDTH,
-    SEED,
-    Contestant,
-    check_length,
-    common_body,
-    roofline_specs,
-    settings_of,
-)
+from anatomy_export.bench.rounds import Samples, WorkerPool
+from anatomy_export.bench.rows import Gains, PaperRow
+from anatomy_export.bench.stats import Ratio, total_ratio
 from anatomy_export.bench.variants import MakeBundle, Variant, made_variants
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
@@ -55,11 +52,30 @@ class PaperRequest:
 
 
 @dataclass(frozen=True)
-class _Batches:
-    """The batches of one layout: inputs of each, and which texts are its rows, as positions in the original order."""
+class Job:
+    """One set of texts in one layout: the inputs of each batch, and which texts are its rows, by original position."""
 
+    texts: str
+    layout: str
     inputs: list[Inputs]
     rows: list[list[int]]
+
+    def key(self, index: int) -> str:
+        """What the inputs of a batch are called."""
+        return f"{self.texts}/{self.layout}/{index}"
+
+    @property
+    def keys(self) -> list[str]:
+        return [self.key(index) for index in range(len(self.inputs))]
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(texts, padded tokens) of each batch."""
+        return [feed["input_ids"].shape for feed in self.inputs]
+
+    def times(self, samples: Samples, worker: str) -> list[float]:
+        """Seconds of each batch in order, as far as the run came."""
+        return [times[0] for key in self.keys if (times := samples.times(worker, key))]
 
 
 def run_paper(request: PaperRequest, progress: Progress, make_bundle: MakeBundle) -> BenchResult:
@@ -85,35 +101,22 @@ def run_paper(request: PaperRequest, progress: Progress, make_bundle: MakeBundle
         make_bundle=make_bundle,
         progress=progress,
     )
-    check_length(variants, request.length)
-    batches = {
-        (name, layout): _make_batches(variants[0], own, layout, request)
-        for name, own in texts.items()
-        for layout in LAYOUTS
-    }
-    inputs = {_key(which, index): one for which, own in batches.items() for index, one in enumerate(own.inputs)}
-    contestants = _contestants(request, variants)
+    require_length(variants, request.length)
+    jobs = [_job(name, layout, texts[name], variants[0], request) for name in texts for layout in LAYOUTS]
+    inputs = {key: feed for job in jobs for key, feed in zip(job.keys, job.inputs, strict=True)}
+    contestants = make_contestants(
+        variants, engines=request.engines, provider=request.provider, threads=request.threads
+    )
     environment = describe_environment(request.threads)
     measured = measure(
-        {one.name: one.spec for one in contestants}
-        | roofline_specs(request.engines, request.threads, request.provider),
-        lambda pool: _run_job(pool, contestants, batches, inputs, progress),
+        specs_of(contestants, request.engines, request.provider, request.threads),
+        lambda pool: _run_jobs(pool, contestants, jobs, inputs, progress),
         call_timeout_s=request.timeout_s,
         progress=progress,
     )
-    settings = {**settings_of(request), "model_fingerprint": variants[0].source}
-    body = common_body("paper", settings, environment, inputs, measured)
-    body["texts"] = described
-    body["results"] = [
-        entry
-        for name in texts
-        for layout in LAYOUTS
-        for one in contestants
-        if (entry := _entry(one, contestants, measured.samples, batches, name, layout))
-    ]
-    if not body["results"]:
-        raise no_engine_left(measured.samples)
-    return BenchResult(body, measured.interrupted)
+    rows = [_row(contestant, contestants, measured.samples, job, jobs) for job in jobs for contestant in contestants]
+    settings = settings_of(request, model_fingerprint=variants[0].source)
+    return bench_result("paper", settings, environment, inputs, measured, rows, texts=described)
 
 
 def join_to_lengths(sentences: list[str], words: list[int], *, seed: int = SEED) -> list[str]:
@@ -140,21 +143,22 @@ def imdb_lengths(count: int, *, seed: int = SEED) -> list[int]:
 
 
 def _texts(request: PaperRequest) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The texts of each name, and what they are in words."""
     sentences = list(movie_reviews().test.texts)
-    found: dict[str, list[str]] = {}
+    chosen: dict[str, list[str]] = {}
     described: dict[str, str] = {}
     for name in request.texts:
         if name == "reviews":
-            own = sentences[: request.examples]
+            texts = sentences[: request.examples]
             described[name] = "The embedded movie-review sentences at their natural lengths"
         else:
-            own, described[name] = _imdb_texts(request.examples, sentences)
-        if len(own) < request.examples:
-            raise AnatomyError(f"--examples {request.examples}: {name} has only {len(own)}; next step: ask for fewer")
-        found[name] = own
-        median = int(np.median([len(text.split()) for text in own]))
-        described[name] += f" ({len(own):,} texts, median {median} words)."
-    return found, described
+            texts, described[name] = _imdb_texts(request.examples, sentences)
+        if len(texts) < request.examples:
+            raise AnatomyError(f"--examples {request.examples}: {name} has only {len(texts)}; next step: ask for fewer")
+        chosen[name] = texts
+        median = int(np.median([len(text.split()) for text in texts]))
+        described[name] += f" ({len(texts):,} texts, median {median} words)."
+    return chosen, described
 
 
 def _imdb_texts(count: int, sentences: list[str]) -> tuple[list[str], str]:
@@ -167,143 +171,122 @@ def _imdb_texts(count: int, sentences: list[str]) -> tuple[list[str], str]:
         return joined, f"The embedded sentences joined up to IMDB's published lengths ({source}), not IMDB itself"
 
 
-def _make_batches(variant: Variant, texts: list[str], layout: str, request: PaperRequest) -> _Batches:
+def _job(name: str, layout: str, texts: list[str], variant: Variant, request: PaperRequest) -> Job:
     import transformers
 
     bundle = Path(next(iter(variant.bundles.values())))
     tokenizer = transformers.AutoTokenizer.from_pretrained(bundle / "checkpoint")
+    options: dict = {"truncation": True, "max_length": request.length}
     order = list(range(len(texts)))
-    encoded = tokenizer(list(texts), truncation=True, max_length=request.length)["input_ids"]
     if layout == "bucketed":
+        encoded = tokenizer(texts, **options)["input_ids"]
         order.sort(key=lambda index: len(encoded[index]))
     rows = [order[start : start + request.batch] for start in range(0, len(order), request.batch)]
     if layout == "bucketed":  # short batches must not all come first: an interrupted job would look faster than it is
         np.random.default_rng(SEED).shuffle(rows)
-    padding = "max_length" if layout == "padded" else True
+    options |= {"padding": "max_length" if layout == "padded" else True, "return_tensors": "np"}
     inputs = []
-    for own in rows:
-        options = {"truncation": True, "max_length": request.length, "padding": padding, "return_tensors": "np"}
-        arrays = tokenizer([texts[index] for index in own], return_token_type_ids=True, **options)
-        inputs.append({name: np.ascontiguousarray(array, dtype=np.int64) for name, array in arrays.items()})
-    return _Batches(inputs, rows)
+    for batch in rows:
+        arrays = tokenizer([texts[index] for index in batch], return_token_type_ids=True, **options)
+        inputs.append({part: np.ascontiguousarray(array, dtype=np.int64) for part, array in arrays.items()})
+    return Job(name, layout, inputs, rows)
 
 
-def _contestants(request: PaperRequest, variants: list[Variant]) -> list[Contestant]:
-    return [
-        Contestant(
-            f"{engine} {variant.name}",
-            variant,
-            EngineSpec(engine, variant.bundles[fused_for(engine, request.provider)], request.provider, request.threads),
-        )
-        for engine in request.engines
-        for variant in variants
-    ]
-
-
-def _key(which: tuple[str, str], index: int) -> str:
-    return f"{'/'.join(which)}/{index}"
-
-
-def _run_job(pool: Pool, contestants: list[Contestant], batches: dict, inputs: dict[str, Inputs], progress) -> None:
+def _run_jobs(
+    pool: WorkerPool, contestants: Sequence[Contestant], jobs: Sequence[Job], inputs: dict[str, Inputs], progress
+) -> None:
     pool.give_inputs(inputs)
-    first = [_key(which, 0) for which in batches]
-    compiled = [one.name for one in contestants if one.spec.engine == "torch-compile" or one.spec.provider != "cpu"]
-    shapes = {one["input_ids"].shape: key for key, one in inputs.items()}
+    first = [job.key(0) for job in jobs]
+    compiled = [
+        contestant.name
+        for contestant in contestants
+        if contestant.spec.engine == "torch-compile" or contestant.spec.provider != "cpu"
+    ]
+    shapes = {feed["input_ids"].shape: key for key, feed in inputs.items()}
     with progress.bar("warm up", len(first) * len(pool.names) + len(shapes) * len(compiled)) as tick:
         pool.warm_up(first, maximum=4, tick=tick)
         pool.warm_up(list(shapes.values()), names=compiled, maximum=1, tick=tick)
-    rounds = max(len(own.inputs) for own in batches.values())
-    total = sum(len(own.inputs) for own in batches.values()) * len(pool.names)
-    with progress.bar("the job, batch by batch", total) as tick:
-        for index in range(rounds):
-            for which, own in batches.items():
-                if index < len(own.inputs):
-                    pool.time_rounds(_key(which, index), repeats=1, seed=SEED, tick=tick, give_logits=True)
+    with progress.bar("the job, batch by batch", len(inputs) * len(pool.names)) as tick:
+        for index in range(max(len(job.inputs) for job in jobs)):
+            for job in jobs:
+                if index < len(job.inputs):
+                    pool.time_rounds(job.key(index), repeats=1, seed=SEED, tick=tick, give_logits=True)
 
 
-def _job_times(samples: Samples, worker: str, texts: str, layout: str, count: int) -> list[float]:
-    """Seconds of each batch in order, as far as the run came."""
-    times = [samples.times(worker, _key((texts, layout), index)) for index in range(count)]
-    return [own[0] for own in times if own]
-
-
-def _entry(one: Contestant, contestants, samples: Samples, batches: dict, texts: str, layout: str) -> dict | None:
-    own = batches[texts, layout]
-    count = len(own.inputs)
-    times = _job_times(samples, one.name, texts, layout, count)
+def _row(
+    contestant: Contestant, contestants: Sequence[Contestant], samples: Samples, job: Job, jobs: Sequence[Job]
+) -> PaperRow | None:
+    """A contestant on one job; None where it did none of it."""
+    times = job.times(samples, contestant.name)
     if not times:
         return None
-    dense = next((c for c in contestants if c.spec.engine == one.spec.engine and c.variant.mode == "dense"), None)
-    torch_dense = next((c for c in contestants if c.spec.engine == "torch" and c.variant.mode == "dense"), None)
-
-    def against(other: Contestant | None, other_layout: str) -> Ratio | None:
-        if other is None:
-            return None
-        reference = _job_times(samples, other.name, texts, other_layout, count)
-        whole = len(reference) == len(times) == count
-        if not whole and other_layout != layout:
-            return None  # the same texts are not done on both sides
-        shared = min(len(reference), len(times))
-        return total_ratio(reference[:shared], times[:shared]) if shared else None
-
-    speedup, torch_speedup = against(dense, layout), against(torch_dense, "padded")
-    share = _removed_share(one.variant, own)
-    closure = closure_of(speedup, None if one.variant.mode == "dense" else share)
+    padded = next(other for other in jobs if (other.texts, other.layout) == (job.texts, "padded"))
+    dense, torch_dense = dense_of(contestant, contestants), torch_dense_of(contestant, contestants)
     same_classes, max_difference = (
-        _same_outputs(samples, one.name, batches, texts) if layout == "bucketed" else (None,) * 2
+        _same_outputs(samples, contestant.name, padded, job) if job.layout == "bucketed" else (None, None)
     )
-    done = sum(len(rows) for rows in own.rows[: len(times)])
-    return {
-        "worker": f"{one.name} {layout} {texts}",
-        "engine": one.spec.engine,
-        "variant": one.variant.mode,
-        "name": one.variant.name,
-        "layout": layout,
-        "texts": texts,
-        "keep_ratio": one.variant.keep_ratio,
-        "batch": max(len(rows) for rows in own.rows),
-        "seq_len": own.inputs[0]["input_ids"].shape[1] if layout == "padded" else None,
-        "median_s": float(np.median(times)),
-        "total_s": sum(times),
-        "examples": done,
-        "examples_per_s": done / sum(times),
-        "speedup": speedup.median if speedup else None,
-        "speedup_interval": speedup.bounds if speedup else None,
-        "speedup_void": bool(speedup and speedup.void),
-        "closure_void": bool(closure and closure.wider_than(CLOSURE_VOID_WIDTH)),
-        "torch_speedup": torch_speedup.median if torch_speedup else None,
-        "torch_speedup_interval": torch_speedup.bounds if torch_speedup else None,
-        "removed_share": share,
-        "closure": closure.median if closure else None,
-        "closure_interval": closure.bounds if closure else None,
-        "same_classes": same_classes,
-        "max_abs_difference": max_difference,
-        "peak_rss_bytes": samples.peak_rss_bytes.get(one.name),
-        "times_s": times,
-    }
+    examples = sum(len(rows) for rows in job.rows[: len(times)])
+    return PaperRow(
+        worker=f"{contestant.name} {job.layout} {job.texts}",
+        contestant=contestant,
+        batch=max(len(rows) for rows in job.rows),
+        seq_len=job.shapes[0][1] if job.layout == "padded" else None,
+        median_s=float(np.median(times)),
+        peak_rss_bytes=samples.peak_rss_bytes.get(contestant.name),
+        times_s=times,
+        gains=Gains(
+            _against(samples, dense, job, contestant, job) if dense else None,
+            _against(samples, torch_dense, padded, contestant, job) if torch_dense else None,
+            _removed_share(contestant.variant, job),
+            closable=not contestant.is_dense,
+        ),
+        layout=job.layout,
+        texts=job.texts,
+        total_s=sum(times),
+        examples=examples,
+        examples_per_s=examples / sum(times),
+        same_classes=same_classes,
+        max_abs_difference=max_difference,
+    )
 
 
-def _removed_share(variant: Variant, batches: _Batches) -> float | None:
+def _against(
+    samples: Samples, reference: Contestant, reference_job: Job, contestant: Contestant, job: Job
+) -> Ratio | None:
+    """Time of the reference ÷ time of the contestant; None between layouts where one of them has not done all texts."""
+    reference_s, times_s = reference_job.times(samples, reference.name), job.times(samples, contestant.name)
+    whole = len(reference_s) == len(times_s) == len(job.inputs)
+    shared = min(len(reference_s), len(times_s))
+    if not shared or (reference_job is not job and not whole):
+        return None
+    return total_ratio(reference_s[:shared], times_s[:shared])
+
+
+def _removed_share(variant: Variant, job: Job) -> float | None:
     if variant.flops is None or variant.planned_ffn_token is None:
         return None
-    shapes = [one["input_ids"].shape for one in batches.inputs]
-    removed = sum((variant.flops.ffn_token - variant.planned_ffn_token) * rows * length for rows, length in shapes)
-    return removed / sum(variant.flops.total(rows, length) for rows, length in shapes)
+    per_token = variant.flops.ffn_token - variant.planned_ffn_token
+    removed = sum(per_token * rows * length for rows, length in job.shapes)
+    return removed / sum(variant.flops.total(rows, length) for rows, length in job.shapes)
 
 
-def _same_outputs(samples: Samples, worker: str, batches: dict, texts: str) -> tuple[float | None, float | None]:
-    """Share of texts that a worker gives the same class padded and bucketed, and the largest difference of its logits.
+def _same_outputs(samples: Samples, worker: str, *jobs: Job) -> tuple[float | None, float | None]:
+    """Share of texts that a worker gives the same class in two jobs, and the largest difference of its logits.
 
     Both are put back in the original order first.
     """
-    logits: dict[str, dict[int, np.ndarray]] = {layout: {} for layout in LAYOUTS}
-    for layout in LAYOUTS:
-        for index, rows in enumerate(batches[texts, layout].rows):
-            given = samples.logits.get((worker, _key((texts, layout), index)), ())
-            logits[layout].update(zip(rows, given, strict=False))
-    both = sorted(logits["padded"].keys() & logits["bucketed"].keys())
-    if not both:
+    logits: list[dict[int, np.ndarray]] = []
+    for job in jobs:
+        batches = zip(job.rows, job.keys, strict=True)
+        logits.append(
+            {
+                row: line
+                for rows, key in batches
+                for row, line in zip(rows, samples.logits.get((worker, key), ()), strict=False)
+            }
+        )
+    shared = sorted(logits[0].keys() & logits[1].keys())
+    if not shared:
         return None, None
-    padded, bucketed = (np.stack([logits[layout][row] for row in both]) for layout in LAYOUTS)
-    same = (padded.argmax(-1) == bucketed.argmax(-1)).mean()
-    return float(same), float(np.abs(padded - bucketed).max())
+    first, second = (np.stack([of_job[row] for row in shared]) for of_job in logits)
+    return float((first.argmax(-1) == second.argmax(-1)).mean()), float(np.abs(first - second).max())

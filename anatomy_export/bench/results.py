@@ -1,12 +1,13 @@
-"""`bench.json` and what stands beside it: read, write, compare."""
+"""`bench.json` and what stands beside it: written, read, compared."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from anatomy_export.bench.stats import unpaired_ratio
 from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.json_files import JsonFile
 
 FORMAT_VERSION = 3
 MUST_MATCH = (
@@ -39,15 +40,24 @@ class BenchResult:
         return self.body["results"]
 
 
-def inputs_sha256(inputs: dict) -> str:
-    """SHA-256 over the input arrays: key, name, shape and values."""
-    digest = hashlib.sha256()
-    for key in sorted(inputs):
-        for name in sorted(inputs[key]):
-            array = inputs[key][name]
-            digest.update(f"{key}/{name} {array.shape} {array.dtype}\n".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class _Rows:
+    results: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _TimedRow:
+    """What is compared of a row of `results`."""
+
+    worker: str
+    batch: int
+    seq_len: int | None
+    median_s: float
+    times_s: list[float]
+
+    @property
+    def identity(self) -> dict:
+        return {"worker": self.worker, "batch": self.batch, "seq_len": self.seq_len}
 
 
 def write_results(body: dict, directory: Path, *, markdown: str, plot: bytes | None) -> None:
@@ -67,17 +77,9 @@ def read_results(path: Path) -> dict:
     file = path / "bench.json" if path.is_dir() else path
     if not file.is_file():
         raise AnatomyError(f"{file}: no such file; next step: pass what anatomy-bench wrote")
-    try:
-        body = json.loads(file.read_text(encoding="utf-8"))
-        found = body["format_version"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AnatomyError(
-            f"{file}: no readable bench result ({type(error).__name__}); next step: run it again"
-        ) from error
-    if found != FORMAT_VERSION:
-        raise AnatomyError(f"{file}: format version {found!r}, expected {FORMAT_VERSION}; next step: run it again")
-    if not isinstance(body.get("results"), list):
-        raise AnatomyError(f"{file}: no results in it; next step: compare files written by anatomy-bench")
+    stored = JsonFile(file, "run it again, or pass what anatomy-bench wrote")
+    body = stored.read_object(format_version=FORMAT_VERSION)
+    stored.convert(body, _Rows)
     return body
 
 
@@ -88,6 +90,7 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
 
     Raises:
         AnatomyError: another machine, other inputs or precision (unless `allow_different`), or nothing in common.
+        MissingExtraError: both are of several launches, and scipy is not installed.
     """
     different = [
         f"{'.'.join(path)}: {_at(first, path)!r} against {_at(second, path)!r}"
@@ -100,10 +103,9 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
             f"these runs are not comparable ({'; '.join(different)}); next step: repeat one of them under the other's "
             "conditions, or compare all the same with --allow-different"
         )
-    try:
-        rows = _compared_rows(first, second)
-    except (KeyError, TypeError) as error:
-        raise AnatomyError(f"a result lacks {error}; next step: compare files written by anatomy-bench") from error
+    firsts, seconds = _timed_rows(first), {tuple(row.identity.values()): row for row in _timed_rows(second)}
+    pairs = [(row, seconds.get(tuple(row.identity.values()))) for row in firsts]
+    rows = [_compared(first, row, second, other) for row, other in pairs if other]
     if not rows:
         raise AnatomyError(
             "the two runs timed nothing in common; next step: compare runs of the same engines and shapes"
@@ -111,28 +113,29 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
     return rows
 
 
-def _compared_rows(first: dict, second: dict) -> list[dict]:
-    identity = ("worker", "batch", "seq_len")
-    theirs = {tuple(one[name] for name in identity): one for one in second["results"]}
-    rows = []
-    for one in first["results"]:
-        other = theirs.get(tuple(one[name] for name in identity))
-        if other:
-            launches = _launches_of(first, one), _launches_of(second, other)
-            ratio = unpaired_ratio(
-                one["times_s"], other["times_s"], reference_launches=launches[0], own_launches=launches[1]
-            )
-            row = {name: one[name] for name in identity}
-            row |= {"first_median_s": one["median_s"], "second_median_s": other["median_s"], "ratio": ratio.median}
-            row |= {"ratio_interval": ratio.bounds, "ratio_void": ratio.bounds is None or ratio.void}
-            rows.append({**row, "launches": [len(set(each)) for each in launches]})
-    return rows
+def _timed_rows(body: dict) -> list[_TimedRow]:
+    stored = JsonFile(Path("bench.json"), "compare files written by anatomy-bench", title="a result")
+    return stored.convert(body["results"], list[_TimedRow])
 
 
-def _launches_of(body: dict, result: dict) -> list[int]:
-    """Of each of a result's times, which launch of the worker processes it was in; a worker that failed has fewer."""
-    count = len(result["times_s"])
-    launches = body.get("launches", {}).get(f"{result['batch']}x{result['seq_len']}", [])
+def _compared(first: dict, row: _TimedRow, second: dict, other: _TimedRow) -> dict:
+    launches = _launches_of(first, row), _launches_of(second, other)
+    ratio = unpaired_ratio(row.times_s, other.times_s, reference_launches=launches[0], launches=launches[1])
+    return {
+        **row.identity,
+        "first_median_s": row.median_s,
+        "second_median_s": other.median_s,
+        "ratio": ratio.median,
+        "ratio_interval": ratio.bounds,
+        "ratio_void": ratio.bounds is None or ratio.void,
+        "launches": [len(set(each)) for each in launches],
+    }
+
+
+def _launches_of(body: dict, row: _TimedRow) -> list[int]:
+    """Of each of a row's times, which launch of the worker processes it was in; a worker that failed has fewer."""
+    count = len(row.times_s)
+    launches = body.get("launches", {}).get(f"{row.batch}x{row.seq_len}", [])
     return launches[:count] if len(launches) >= count else [0] * count
 
 
@@ -141,5 +144,5 @@ def _at(body: dict, path: tuple[str, ...]):
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     if path[-1] == "gpus" and isinstance(value, list):  # clocks vary from one moment to the next
-        return [{name: one[name] for name in ("name", "driver_version") if name in one} for one in value]
+        return [{name: gpu[name] for name in ("name", "driver_version") if name in gpu} for gpu in value]
     return value

@@ -1,9 +1,11 @@
-"""What repeated timings say: percentiles, ratios with a bootstrap interval, and when they say nothing."""
+"""What repeated timings say: percentiles, ratios with a 95 % interval, and when they say nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+
+from anatomy_export.core.errors import MissingExtraError
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -11,11 +13,6 @@ MIN_ROUNDS = 10
 P99_SAMPLES = 100
 VOID_SPREAD = 0.10
 MAX_LAUNCHES = 10
-# The 97.5 % quantile of Student's t at 1 to 18 degrees of freedom: of two runs of 10 launches, or fewer.
-STUDENT_975 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262),
-    *(2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101),
-)
 
 
 @dataclass(frozen=True)
@@ -27,22 +24,19 @@ class Summary:
     p99_s: float | None
     mean_s: float
 
+    def values(self) -> dict[str, float | None]:
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of times (the median of paired rounds, or of totals) and its bootstrap 95 % interval.
+    """A ratio of times (the median of paired rounds, or of totals) and its 95 % interval `[low, high]`.
 
     The bounds are None under 10 rounds.
     """
 
     median: float
-    low: float | None
-    high: float | None
-
-    @property
-    def bounds(self) -> list[float] | None:
-        """`[low, high]` for a results file."""
-        return None if self.low is None or self.high is None else [self.low, self.high]
+    bounds: list[float] | None = None
 
     @property
     def void(self) -> bool:
@@ -51,7 +45,12 @@ class Ratio:
 
     def wider_than(self, width: float) -> bool:
         """True where there is an interval and it is wider than `width`."""
-        return self.low is not None and self.high is not None and self.high - self.low > width
+        return self.bounds is not None and self.bounds[1] - self.bounds[0] > width
+
+    def mapped(self, change: Callable[[float], float]) -> "Ratio":
+        """Another value of the same measurement: `change` of the ratio and of its bounds, whose order it keeps."""
+        bounds = None if self.bounds is None else [float(change(bound)) for bound in self.bounds]
+        return Ratio(float(change(self.median)), bounds)
 
 
 def summarize(times_s: Sequence[float]) -> Summary:
@@ -65,19 +64,15 @@ def summarize(times_s: Sequence[float]) -> Summary:
     )
 
 
-def median_interval(times_s: Sequence[float], *, seed: int = 0) -> tuple[float, float] | None:
+def median_interval(times_s: Sequence[float], *, seed: int = 0) -> list[float] | None:
     """95 % interval of the median of `times_s` by the smoothed bootstrap of `paired_ratio`; None under 10 values."""
-    values = np.asarray(times_s, dtype=np.float64)
-    if len(values) < MIN_ROUNDS:
-        return None
-    low, high = _interval(_median_draws(values, np.random.default_rng(seed)))
-    return float(low), float(high)
+    return _median_interval(np.asarray(times_s, dtype=np.float64), seed) if len(times_s) >= MIN_ROUNDS else None
 
 
 def paired_ratio(
-    reference_s: Sequence[float], own_s: Sequence[float], *, launches: Sequence[int] | None = None, seed: int = 0
+    reference_s: Sequence[float], times_s: Sequence[float], *, launches: Sequence[int] | None = None, seed: int = 0
 ) -> Ratio:
-    """Median over rounds of reference time ÷ own time, both of the same round, and its 95 % interval.
+    """Median over rounds of reference time ÷ time, both of the same round, and its 95 % interval.
 
     The interval is a smoothed bootstrap of the median of log ratios: each resampled value gets normal noise of
     standard deviation IQR / 1.349 / sqrt(rounds), because the plain bootstrap of a median of few values covers less
@@ -86,33 +81,33 @@ def paired_ratio(
     interval of that mean: what is luck of a process (where its memory lies) varies between launches only.
 
     Args:
-        reference_s, own_s: seconds, one value a round, (rounds,) each.
+        reference_s, times_s: seconds, one value a round, (rounds,) each.
         launches: of each round, which launch it was in, (rounds,); None: all the same.
 
     Raises:
-        ValueError: the lengths differ or there is no round.
+        ValueError: the lengths differ or there is no round. MissingExtraError: several launches, and scipy is not
+            installed.
     """
-    logs = np.log(np.asarray(reference_s, dtype=np.float64)) - np.log(np.asarray(own_s, dtype=np.float64))
+    logs = np.log(np.asarray(reference_s, dtype=np.float64)) - np.log(np.asarray(times_s, dtype=np.float64))
     if logs.ndim != 1 or not len(logs):
         raise ValueError(f"expected one or more rounds, got shape {logs.shape}")
     medians = _launch_medians(logs, launches)
     estimate = float(medians.mean())
     if len(logs) < MIN_ROUNDS:
-        return Ratio(float(np.exp(estimate)), None, None)
-    if len(medians) == 1:
-        low, high = _interval(_median_draws(logs, np.random.default_rng(seed)))
+        bounds = None
+    elif len(medians) == 1:
+        bounds = _median_interval(logs, seed)
     else:
-        reach = STUDENT_975[len(medians) - 2] * medians.std(ddof=1) / np.sqrt(len(medians))
-        low, high = estimate - reach, estimate + reach
-    return Ratio(float(np.exp(estimate)), float(np.exp(low)), float(np.exp(high)))
+        bounds = _student_interval(estimate, medians.var(ddof=1) / len(medians), len(medians) - 1)
+    return Ratio(estimate, bounds).mapped(np.exp)
 
 
 def unpaired_ratio(
     reference_s: Sequence[float],
-    own_s: Sequence[float],
+    times_s: Sequence[float],
     *,
     reference_launches: Sequence[int],
-    own_launches: Sequence[int],
+    launches: Sequence[int],
 ) -> Ratio:
     """Ratio of two separate runs, each the geometric mean of its launches' medians, and its 95 % interval.
 
@@ -122,17 +117,64 @@ def unpaired_ratio(
     pairing would have removed.
 
     Args:
-        reference_s, own_s: seconds, one value a round, (rounds,) each. reference_launches, own_launches: of each round,
+        reference_s, times_s: seconds, one value a round, (rounds,) each. reference_launches, launches: of each round,
             which launch it was in, (rounds,) each.
+
+    Raises:
+        MissingExtraError: both have several launches, and scipy is not installed.
     """
-    runs = ((reference_s, reference_launches), (own_s, own_launches))
-    reference, own = (_launch_medians(np.log(np.asarray(times, dtype=np.float64)), which) for times, which in runs)
-    estimate = float(reference.mean() - own.mean())
-    few_rounds = min(len(reference_s), len(own_s)) < MIN_ROUNDS
-    if few_rounds or min(len(reference), len(own)) < 2:
-        return Ratio(float(np.exp(estimate)), None, None)
-    reach = _welch_reach(reference, own)
-    return Ratio(float(np.exp(estimate)), float(np.exp(estimate - reach)), float(np.exp(estimate + reach)))
+    runs = ((reference_s, reference_launches), (times_s, launches))
+    medians = [_launch_medians(np.log(np.asarray(times, dtype=np.float64)), which) for times, which in runs]
+    estimate = float(medians[0].mean() - medians[1].mean())
+    few_rounds = min(len(reference_s), len(times_s)) < MIN_ROUNDS
+    if few_rounds or min(map(len, medians)) < 2:
+        return Ratio(estimate).mapped(np.exp)
+    parts = [values.var(ddof=1) / len(values) for values in medians]
+    variance = sum(parts)
+    scale = sum(part**2 / (len(values) - 1) for part, values in zip(parts, medians, strict=True))
+    return Ratio(estimate, _student_interval(estimate, variance, variance**2 / scale if scale else 1)).mapped(np.exp)
+
+
+def total_ratio(reference_s: Sequence[float], times_s: Sequence[float], *, seed: int = 0) -> Ratio:
+    """Total reference time ÷ total time of a job in parts, and its 95 % interval by resampling parts in pairs.
+
+    Args:
+        reference_s, times_s: seconds of each part, (parts,) each; part i of both ran at about the same time.
+    """
+    reference, times = (np.asarray(values, dtype=np.float64) for values in (reference_s, times_s))
+    ratio = float(reference.sum() / times.sum())
+    if len(times) < MIN_ROUNDS:
+        return Ratio(ratio)
+    drawn = np.random.default_rng(seed).integers(0, len(times), size=(RESAMPLES, len(times)))
+    return Ratio(ratio, _middle(reference[drawn].sum(axis=1) / times[drawn].sum(axis=1)))
+
+
+def closure_of(speedup: Ratio | None, removed_share: float | None) -> Ratio | None:
+    """(dense time − variant time) ÷ (dense time × removed share), from dense ÷ variant: how far the gap is closed."""
+    if speedup is None or not removed_share:
+        return None
+    return speedup.mapped(lambda ratio: (1 - 1 / ratio) / removed_share)
+
+
+def require_intervals(launches: int) -> None:
+    """Raise MissingExtraError where `launches` of the worker processes would have no interval, before they start."""
+    if launches > 1:
+        _student()
+
+
+def _student():
+    """Student's t distribution."""
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise MissingExtraError("scipy", "cpu") from error
+    return t
+
+
+def _student_interval(estimate: float, variance: float, freedom: float) -> list[float]:
+    """95 % interval of a mean from the variance of the mean and its degrees of freedom."""
+    reach = _student().ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(variance)
+    return [estimate - reach, estimate + reach]
 
 
 def _launch_medians(logs: np.ndarray, launches: Sequence[int] | None) -> np.ndarray:
@@ -141,53 +183,15 @@ def _launch_medians(logs: np.ndarray, launches: Sequence[int] | None) -> np.ndar
     return np.array([np.median(logs[labels == label]) for label in np.unique(labels)])
 
 
-def _welch_reach(first: np.ndarray, second: np.ndarray) -> float:
-    """Half the 95 % interval of the difference of two means, of two values or more each."""
-    parts = [values.var(ddof=1) / len(values) for values in (first, second)]
-    if not sum(parts):
-        return 0.0
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
-    )
-    whole = np.arange(1, len(STUDENT_975) + 1)
-    quantile = np.exp(np.interp(1 / freedom, 1 / whole[::-1], np.log(STUDENT_975[::-1])))
-    return float(quantile * np.sqrt(sum(parts)))
-
-
-def total_ratio(reference_s: Sequence[float], own_s: Sequence[float], *, seed: int = 0) -> Ratio:
-    """Total reference time ÷ total own time of a job in parts, and its 95 % interval by resampling parts in pairs.
-
-    Args:
-        reference_s, own_s: seconds of each part, (parts,) each; part i of both ran at about the same time.
-    """
-    reference, own = (np.asarray(values, dtype=np.float64) for values in (reference_s, own_s))
-    ratio = float(reference.sum() / own.sum())
-    if len(own) < MIN_ROUNDS:
-        return Ratio(ratio, None, None)
-    drawn = np.random.default_rng(seed).integers(0, len(own), size=(RESAMPLES, len(own)))
-    low, high = _interval(reference[drawn].sum(axis=1) / own[drawn].sum(axis=1))
-    return Ratio(ratio, float(low), float(high))
-
-
-def closure_of(speedup: Ratio | None, removed_share: float | None) -> Ratio | None:
-    """(dense time − variant time) ÷ (dense time × removed share), from dense ÷ variant: how far the gap is closed."""
-    if speedup is None or not removed_share:
-        return None
-
-    def closed(ratio: float | None) -> float | None:
-        return None if ratio is None else (1 - 1 / ratio) / removed_share
-
-    return Ratio((1 - 1 / speedup.median) / removed_share, closed(speedup.low), closed(speedup.high))
-
-
-def _median_draws(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    count = len(values)
+def _median_interval(values: np.ndarray, seed: int) -> list[float]:
+    count, generator = len(values), np.random.default_rng(seed)
     low, high = np.quantile(values, [0.25, 0.75])
     scale = (high - low) / 1.349 / np.sqrt(count)
     draws = values[generator.integers(0, count, size=(RESAMPLES, count))]
-    return np.median(draws + generator.normal(0.0, 1.0, draws.shape) * scale, axis=1)
+    return _middle(np.median(draws + generator.normal(0.0, 1.0, draws.shape) * scale, axis=1))
 
 
-def _interval(draws: np.ndarray) -> np.ndarray:
+def _middle(draws: np.ndarray) -> list[float]:
+    """Between which 95 % of the draws lie."""
     tail = (1 - CONFIDENCE) / 2
-    return np.quantile(draws, [tail, 1 - tail])
+    return np.quantile(draws, [tail, 1 - tail]).tolist()

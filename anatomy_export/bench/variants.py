@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anatomy_export.bench.environment import package_versions
@@ -58,6 +58,11 @@ class Variant:
     facts: dict = field(default_factory=dict)
     precision: str = "fp32"
 
+    def config(self) -> dict:
+        """The model's `config.json`; empty where there is none beside it."""
+        file = Path(next(iter(self.bundles.values()))) / "config.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
     def removed_share(self, batch: int, sequence: int) -> float | None:
         """Removed FFN FLOPs ÷ all FLOPs of the dense model at this batch and padded length."""
         if self.flops is None or self.planned_ffn_token is None:
@@ -88,7 +93,12 @@ def given_variants(paths: list[str]) -> list[Variant]:
             variants.append(Variant(path.stem, None, None, {"ort": str(path), "none": str(path)}))
         else:
             raise AnatomyError(f"{path}: neither a bundle nor an .onnx file; next step: make one with anatomy-export")
-    return [_distinct(variants, index) for index in range(len(variants))]
+    names = [variant.name for variant in variants]
+    earlier = [names[:index].count(name) for index, name in enumerate(names)]
+    return [
+        replace(variant, name=f"{variant.name} ({count + 1})") if count else variant
+        for variant, count in zip(variants, earlier, strict=True)
+    ]
 
 
 def made_variants(
@@ -120,7 +130,7 @@ def made_variants(
     pruned: list[float | None] = [None] if plan else list(keep_ratios)
     ways = [(mode, ratio) for mode in modes for ratio in ([None] if mode == "dense" else pruned)]
     wanted = [(mode, ratio, precision) for precision in precisions for mode, ratio in ways]
-    maker = _Maker(model, _model_identity(checkpoint), align, target_cpu, make_bundle, progress)
+    maker = BundleMaker(model, _model_identity(checkpoint), align, target_cpu, make_bundle, progress)
     variants = []
     for mode, ratio, precision in wanted:
         bundles = {
@@ -153,14 +163,10 @@ def _from_bundle(name: str, bundles: dict[str, str], keep_ratio: float | None = 
         ) from error
 
 
-def _distinct(variants: list[Variant], index: int) -> Variant:
-    own = variants[index]
-    same = [other for other in variants[:index] if other.name == own.name]
-    return Variant(**{**own.__dict__, "name": f"{own.name} ({len(same) + 1})"}) if same else own
-
-
 @dataclass(frozen=True)
-class _Maker:
+class BundleMaker:
+    """Bundles of one model, kept in the cache by all that decides what they hold; `identity` is of its files."""
+
     model: str
     identity: str
     align: int

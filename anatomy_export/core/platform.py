@@ -12,13 +12,19 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 CGROUPS = "/sys/fs/cgroup"
+CPUINFO = "/proc/cpuinfo"  # on Linux: py-cpuinfo does not ask CPUID for AVX-VNNI, AMX and bfloat16
 # What py-cpuinfo calls them: by CPUID, and by macOS's sysctl.
 FLAG_NAMES = {"avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16", "sse4.2": "sse4_2", "avx1.0": "avx"}
 
 
 def system_name() -> str:
     """Operating system and machine, as in "Linux x86_64"."""
-    return f"{platform.system()} {platform.machine()}"
+    return f"{platform.system()} {machine()}"
+
+
+def machine() -> str:
+    """The CPU's architecture as the system spells it: "x86_64", "AMD64", "arm64"."""
+    return platform.machine()
 
 
 def peak_rss_bytes() -> int | None:
@@ -26,9 +32,9 @@ def peak_rss_bytes() -> int | None:
 
     Linux's own count is read where there is one: `getrusage` starts a child at its parent's mark.
     """
-    for line in _text("/proc/self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return 1024 * int(line.split()[1])
+    listed = _kibibytes("/proc/self/status", "VmHWM")
+    if listed is not None:
+        return listed
     resource = _optional("resource")
     if resource is not None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -45,11 +51,8 @@ def forget_peak() -> None:
 
 def memory_bytes() -> int | None:
     """Main memory of the machine, in bytes; None where the system does not tell."""
-    for line in _text("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return 1024 * int(line.split()[1])
     psutil = _optional("psutil")
-    return None if psutil is None else psutil.virtual_memory().total
+    return _kibibytes("/proc/meminfo", "MemTotal") if psutil is None else psutil.virtual_memory().total
 
 
 def load_average() -> list[float] | None:
@@ -64,12 +67,12 @@ def cpu_governor() -> str | None:
 
 def cpu_model() -> str:
     """The CPU's name as the system gives it."""
-    return _proc_cpuinfo("model name") or _cpuid().get("brand_raw") or platform.processor() or platform.machine()
+    return _listed(CPUINFO, "model name") or _cpuid().get("brand_raw") or platform.processor() or machine()
 
 
 def cpu_flags() -> set[str]:
     """The CPU's instruction set flags as Linux spells them; empty where nothing tells them."""
-    listed = (_proc_cpuinfo("flags") or _proc_cpuinfo("Features")).split() or _cpuid().get("flags", [])
+    listed = (_listed(CPUINFO, "flags") or _listed(CPUINFO, "Features")).split() or _cpuid().get("flags", [])
     return {FLAG_NAMES.get(flag, flag) for flag in listed}
 
 
@@ -144,7 +147,7 @@ def _cpu_quota() -> float | None:
 def _places(root: str, group: str) -> Iterable[str]:
     """Directories of a control group and of all that it is in; the root alone stands for one seen from a container."""
     path = PurePosixPath(group)
-    return (f"{root}{one}".rstrip("/") for one in (path, *path.parents))
+    return (f"{root}{place}".rstrip("/") for place in (path, *path.parents))
 
 
 def _quota(allowed: str = "max", period: str = "100000") -> float:
@@ -153,19 +156,26 @@ def _quota(allowed: str = "max", period: str = "100000") -> float:
     return float("inf") if unlimited else int(allowed) / int(period)
 
 
-def _proc_cpuinfo(field: str) -> str:
-    for line in _text("/proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
+def _listed(file: str, name: str) -> str:
+    """The first value of a name in a file of lines `name: value`; empty where there is none."""
+    for line in _text(file).splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
             return value.strip()
     return ""
+
+
+def _kibibytes(file: str, name: str) -> int | None:
+    """A listed number of kB, in bytes."""
+    value = _listed(file, name)
+    return 1024 * int(value.split()[0]) if value else None
 
 
 @cache
 def _cpuid() -> dict:
     """What py-cpuinfo finds out, in about a second; nothing where it is not installed or the CPU is not known to it."""
     cpuinfo = _optional("cpuinfo")
-    if cpuinfo is None or _text("/proc/cpuinfo"):
+    if cpuinfo is None or _text(CPUINFO):
         return {}
     try:
         return cpuinfo.get_cpu_info()

@@ -1,26 +1,25 @@
 """Which CPUs int8 weights are right on: those of 8 bits saturate on x86 without VNNI, those of 7 bits nowhere."""
 
-import platform
 from collections.abc import Collection
 
-from anatomy_export.core.platform import cpu_flags
+from anatomy_export.core.platform import cpu_flags, machine
 
 PORTABLE, NATIVE = "portable", "native"
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
-def needs_reduced_range(flags: Collection[str], machine: str) -> bool:
+def needs_reduced_range(flags: Collection[str], architecture: str) -> bool:
     """Do products of 8-bit activations and weights overflow their 16-bit sums here, so that weights get 7 bits?
 
     They do on x86 without VNNI (onnxruntime.ai, quantization: "reduce_range").
     """
-    x86 = machine.lower() in ("x86_64", "amd64", "i686", "i386")
+    x86 = architecture.lower() in ("x86_64", "amd64", "i686", "i386")
     return x86 and not VNNI_FLAGS & set(flags)
 
 
-def saturates(flags: Collection[str], machine: str) -> bool | None:
+def saturates(flags: Collection[str], architecture: str) -> bool | None:
     """Do sums with 8-bit weights saturate on this CPU? None where the system does not tell its flags."""
-    wrong = needs_reduced_range(flags, machine)
+    wrong = needs_reduced_range(flags, architecture)
     return None if wrong and not flags else wrong
 
 
@@ -33,7 +32,7 @@ def int8_weights(target_cpu: str, flags: Collection[str] | None = None) -> dict:
     if target_cpu == PORTABLE:
         return {"target_cpu": PORTABLE, "reduce_range": True}
     flags = cpu_flags() if flags is None else flags
-    reduced = needs_reduced_range(flags, platform.machine())
+    reduced = needs_reduced_range(flags, machine())
     deciding = " ".join(sorted(VNNI_FLAGS & set(flags)))
     return {"target_cpu": NATIVE, "reduce_range": reduced, "cpu_flags": deciding or "no VNNI"}
 

@@ -5,16 +5,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from anatomy_export.bench.engines import ORT_PROVIDERS as PROVIDERS
 from anatomy_export.bench.environment import cpu_flags, gpus, package_versions
 from anatomy_export.core.cache import cache_directory
 from anatomy_export.core.errors import ProviderError
 from anatomy_export.core.platform import allowed_cpus, cpu_model, memory_bytes, usable_cores
-
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,9 @@ def diagnose() -> Diagnosis:
 def require_providers(diagnosis: Diagnosis, required: list[str]) -> None:
     """Raise ProviderError unless every provider in `required` (cpu, cuda, tensorrt) really starts."""
     for name in required:
-        found = diagnosis.providers.get(name, {"starts": False, "reason": "onnxruntime is not installed"})
-        if not found["starts"]:
-            raise ProviderError(f"--require {name}: {found['reason']}")
+        state = diagnosis.providers.get(name, {"starts": False, "reason": "onnxruntime is not installed"})
+        if not state["starts"]:
+            raise ProviderError(f"--require {name}: {state['reason']}")
 
 
 def _threads() -> dict[str, int]:
@@ -72,14 +67,14 @@ def _providers() -> dict[str, dict]:
         return {}
     import onnxruntime
 
-    from anatomy_export.bench.harness import why_not
+    from anatomy_export.bench.measure import why_not
 
     available = onnxruntime.get_available_providers()
-    found = {}
-    for name, provider in PROVIDERS.items():
-        reason = why_not("ort", name)
-        found[name] = {"available": provider in available, "starts": reason is None, "reason": reason}
-    return found
+    reasons = {name: why_not("ort", name) for name in PROVIDERS}
+    return {
+        name: {"available": PROVIDERS[name] in available, "starts": reason is None, "reason": reason}
+        for name, reason in reasons.items()
+    }
 
 
 def _cached(cache: Path) -> dict[str, int]:

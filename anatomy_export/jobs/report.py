@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.core.files import require_free, staged_directory, staged_file
+from anatomy_export.core.files import require_free, require_free_file, staged_directory, staged_file
 from anatomy_export.core.names import markdown_text
 from anatomy_export.core.progress import Progress
 from anatomy_export.report.anatomy_figures import anatomy_figures
@@ -15,7 +16,7 @@ from anatomy_export.report.delivery_figures import bench_figures, bundle_figures
 from anatomy_export.report.figure import Figure, share_ranges
 from anatomy_export.report.page import GENERATOR, plotly_script, report_page
 from anatomy_export.report.reading import read_sources
-from anatomy_export.report.sources import Bench, Bundle, Score, Source, Study
+from anatomy_export.report.sources import Bench, Bundle, Pareto, Score, Source, Study
 from anatomy_export.report.static import static_figure
 from anatomy_export.report.study_figures import study_figures
 
@@ -43,7 +44,7 @@ def run_report(request: ReportRequest, progress: Progress) -> dict:
         AnatomyError: a directory is not one of ours or damaged, nothing is in it to draw, or an output is refused.
         MissingExtraError: plotly or, for figures, matplotlib is not installed.
     """
-    _require_free_file(request.output, request.force)
+    _require_report(request.output, request.force)
     if request.figures:
         require_free(request.figures, request.force, (INDEX,))
     plotly_script()
@@ -74,17 +75,16 @@ def figures_of(source: Source) -> list[Figure]:
         return anatomy_figures(source)
     if isinstance(source, Bundle):
         return bundle_figures(source)
-    return bench_figures(source) if isinstance(source, Bench) else pareto_figures(source)
+    if isinstance(source, Bench):
+        return bench_figures(source)
+    return pareto_figures(source) if isinstance(source, Pareto) else []
 
 
-def _require_free_file(output: Path, force: bool) -> None:
+def _require_report(output: Path, force: bool) -> None:
     """Raise AnatomyError where `output` is a directory, or a file that `force` does not allow to replace."""
-    if output.is_dir():
-        raise AnatomyError(f"output {output} is a directory, expected a file; next step: choose another --output")
+    require_free_file(output, force)
     if not output.exists():
         return
-    if not force:
-        raise AnatomyError(f"output {output} exists; next step: choose another --output, or replace it with --force")
     with open(output, "rb") as file:
         ours = f'content="{GENERATOR} '.encode() in file.read(HEAD_BYTES)
     if not ours:
@@ -95,7 +95,7 @@ def _require_free_file(output: Path, force: bool) -> None:
 
 
 def _write_page(output: Path, page: str, force: bool) -> None:
-    _require_free_file(output, force)
+    _require_report(output, force)
     if not output.absolute().parent.is_dir():
         raise AnatomyError(f"cannot write {output}: No such file or directory; next step: choose another --output")
     with staged_file(output, force) as staged:
@@ -116,7 +116,7 @@ def _write_figures(
                 (directory / f"{stem}.{ending}").write_bytes(content)
             names.append([f"{stem}.{ending}" for ending in drawn])
             tick()
-    listed = "\n".join(_described(figure, own) for figure, own in zip(figures, names, strict=True))
+    listed = "\n".join(_described(figure, files) for figure, files in zip(figures, names, strict=True))
     (directory / INDEX).write_text(f"# Figures\n\n{listed}", encoding="utf-8")
     return names
 
@@ -132,11 +132,8 @@ def _stem(figure: Figure, taken: set[str]) -> str:
     """A file name that says number, topic and source, different for every figure."""
     number = ("table-" if figure.number == "5a" else "figure-") + figure.number if figure.number else ""
     words = "-".join(part for part in (number, figure.topic, figure.source) if part)
-    stem = base = re.sub(r"[^\w.]+", "-", words.lower()).strip("-.")
-    count = 1
-    while stem in taken:
-        count += 1
-        stem = f"{base}-{count}"
+    base = re.sub(r"[^\w.]+", "-", words.lower()).strip("-.")
+    stem = next(stem for stem in chain([base], (f"{base}-{number}" for number in count(2))) if stem not in taken)
     taken.add(stem)
     return stem
 
@@ -148,7 +145,7 @@ def _written(
         "output": str(request.output),
         "size_bytes": size,
         "figures_directory": str(request.figures) if request.figures else None,
-        "sources": [{"label": one.label, "kind": one.kind, "path": str(one.path)} for one in sources],
+        "sources": [{"label": source.label, "kind": source.source, "path": str(source.path)} for source in sources],
         "figures": [
             {
                 "number": figure.number or None,
@@ -156,8 +153,8 @@ def _written(
                 "source": figure.source,
                 "summary": figure.summary,
                 "notes": list(figure.notes),
-                "files": own,
+                "files": files,
             }
-            for figure, own in zip(figures, names, strict=True)
+            for figure, files in zip(figures, names, strict=True)
         ],
     }

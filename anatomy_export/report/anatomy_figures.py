@@ -1,5 +1,6 @@
 """What an anatomy shows: layer similarity, strong neurons, and how far probes agree on them (figures 1–3a)."""
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
@@ -18,10 +19,11 @@ def anatomy_figures(score: Score) -> list[Figure]:
     strong = strong_neurons(score)
     notes: tuple[str, ...] = ()
     if strong.substitute:
-        share = f"the {percent(score.quantile_share)} most similar" if score.quantile_share else "the most similar"
+        share = score.summary.quantile_share
+        most = f"the {percent(share)} most similar" if share else "the most similar"
         notes = (
             f"No neuron exceeds the threshold of {score.anatomy.strong_threshold:g}. "
-            f"Shown instead are {share} ({strong.words}).",
+            f"Shown instead are {most} ({strong.words}).",
         )
     return [
         _layer_similarity(score),
@@ -40,28 +42,23 @@ def layer_names(count: int) -> tuple[str, ...]:
 def _layer_similarity(score: Score) -> Figure:
     c = score.anatomy.layer_similarity
     mean, low, high = c.mean(axis=0), c.min(axis=0), c.max(axis=0)
-    x = list(range(c.shape[1]))
+    states = list(range(c.shape[1]))
     hover = tuple(
-        f"hidden state {layer}\nmean {mean[layer]:.3f}\nprobes {low[layer]:.3f} to {high[layer]:.3f}" for layer in x
+        f"hidden state {state}\nmean {mean[state]:.3f}\nprobes {low[state]:.3f} to {high[state]:.3f}"
+        for state in states
     )
-    band = Series("lowest to highest probe", [*x, *x[::-1]], [*low, *high[::-1]], style=0, draw="band")
-    series = [band, Series(f"mean of {counted(len(c), 'probe')}", x, list(mean), style=0, hover=hover)]
+    band = Series("lowest to highest probe", [*states, *states[::-1]], [*low, *high[::-1]], draw="band")
+    series = [band, Series(f"mean of {counted(len(c), 'probe')}", states, list(mean), hover=hover)]
     for probe, row in enumerate(c):
-        own = tuple(f"probe {probe + 1}\nhidden state {layer}\n{row[layer]:.3f}" for layer in x)
-        series.append(Series(f"probe {probe + 1}", x, list(row), style=1, hover=own, probes=(probe,)))
-    return Figure(
-        topic="Layer similarity",
-        number="1",
-        title="Layer similarity",
-        source=score.label,
-        parts=(_similarity_panel(series, len(x)),),
-        summary=_similarity_summary(mean, low, high),
-    )
+        hover = tuple(f"probe {probe + 1}\nhidden state {state}\n{row[state]:.3f}" for state in states)
+        series.append(Series(f"probe {probe + 1}", states, list(row), style=1, hover=hover, probes=(probe,)))
+    return _similarity_figure("Layer similarity", "1", score, series, _similarity_summary(mean, low, high))
 
 
-def _similarity_panel(series: list[Series], states: int) -> Panel:
-    title = "cosine with the target token"
-    return Panel(tuple(series), "hidden state", title, x_ticks=layer_names(states), comparable=True)
+def _similarity_figure(topic: str, number: str, score: Score, series: list[Series], summary: str) -> Figure:
+    ticks = layer_names(score.anatomy.layer_similarity.shape[1])
+    panel = Panel(tuple(series), "hidden state", "cosine with the target token", x_ticks=ticks, comparable=True)
+    return Figure(topic=topic, number=number, source=score.label, parts=(panel,), summary=summary)
 
 
 def _similarity_summary(mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
@@ -84,40 +81,34 @@ def layer_words(state: int) -> str:
 
 def _every_probe(score: Score) -> Figure:
     c = score.anatomy.layer_similarity
-    x = list(range(c.shape[1]))
+    states = list(range(c.shape[1]))
     series = []
     for probe, row in enumerate(c):
         text = shortened(score.anatomy.probes[probe])
-        hover = tuple(f"probe {probe + 1}: {text}\nhidden state {layer}: {row[layer]:.3f}" for layer in x)
-        series.append(Series(f"probe {probe + 1}", x, list(row), style=probe, hover=hover, probes=(ALL, probe)))
-    early = max(1, (len(x) - 1) // 3)
+        hover = tuple(f"probe {probe + 1}: {text}\nhidden state {state}: {row[state]:.3f}" for state in states)
+        series.append(Series(f"probe {probe + 1}", states, list(row), style=probe, hover=hover, probes=(ALL, probe)))
+    early = max(1, (len(states) - 1) // 3)
     top, bottom = int(c[:, early].argmax()), int(c[:, early].argmin())
     summary = (
         f"After block {early}, the similarity is highest for probe {top + 1} ({c[top, early]:.2f}) and lowest for "
         f"probe {bottom + 1} ({c[bottom, early]:.2f}). {_tones(score, early)}"
     ).strip()
-    return Figure(
-        topic="Layer similarity, every probe",
-        number="1a",
-        title="Layer similarity, every probe",
-        source=score.label,
-        parts=(_similarity_panel(series, len(x)),),
-        summary=summary,
-    )
+    return _similarity_figure("Layer similarity, every probe", "1a", score, series, summary)
 
 
 def _tones(score: Score, layer: int) -> str:
     """Positive against negative probes, where their tasks say which they are."""
     means = []
     for tone in ("positive", "negative"):
-        own = [probe for probe, task in enumerate(score.tasks) if task and tone in task]
-        if not own:
+        of_tone = [number for number, probe in enumerate(score.probes) if probe.task and tone in probe.task]
+        if not of_tone:
             return ""
-        means.append(score.anatomy.layer_similarity[own, layer].mean())
+        means.append(score.anatomy.layer_similarity[of_tone, layer].mean())
     return f"There the mean of the positive probes is {means[0]:.2f}, of the negative ones {means[1]:.2f}."
 
 
-def _listed(neurons: list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
+    neurons = list(names)
     more = len(neurons) - LISTED
     return ", ".join(neurons[:LISTED]) + (f" and {more:,} more" if more > 0 else "") if neurons else "–"
 
@@ -128,25 +119,23 @@ def _strong_list(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure
         count = mask.sum(axis=0)
         always = np.flatnonzero(count == len(mask))
         some = np.flatnonzero((count > 0) & (count < len(mask)))
-        cells = (_listed([str(one) for one in always]), _listed([f"{one} ({count[one]})" for one in some]))
+        cells = (_listed(map(str, always)), _listed(f"{neuron} ({count[neuron]})" for neuron in some))
         rows.append(Row((str(layer), f"{len(always) + len(some):,}", *cells), (ALL,), (ALL, layer)))
-        for probe, own in enumerate(mask):
-            split = [[str(one) for one in np.flatnonzero(own) if (count[one] == len(mask)) == all_] for all_ in (1, 0)]
-            rows.append(Row((str(layer), f"{own.sum():,}", *map(_listed, split)), (probe,), (ALL, layer)))
+        for probe, strong_here in enumerate(mask):
+            parts = (strong_here & (count == len(mask)), strong_here & (count < len(mask)))
+            listed = (_listed(map(str, np.flatnonzero(part))) for part in parts)
+            rows.append(Row((str(layer), f"{strong_here.sum():,}", *listed), (probe,), (ALL, layer)))
     shared = sum(int(mask.all(axis=0).sum()) for mask in strong.masks)
-    full = max(range(len(strong.masks)), key=lambda layer: int(strong.masks[layer].any(axis=0).sum()))
-    most = int(strong.masks[full].any(axis=0).sum())
-    all_ = sum(score.widths)
+    full, total = int(np.argmax(strong.counts)), sum(score.widths)
     summary = (
-        f"{counted(strong.total, 'neuron')} of {all_:,} ({percent(strong.total / all_)}) with a {strong.words} for one "
-        f"probe at least, {shared:,} for every probe. Layer {full} has most, {most:,}. "
-        f"In brackets: for how many of the {len(score.tasks)} probes."
+        f"{counted(strong.total, 'neuron')} of {total:,} ({percent(strong.total / total)}) with a {strong.words} for "
+        f"one probe at least, {shared:,} for every probe. Layer {full} has most, {strong.counts[full]:,}. "
+        f"In brackets: for how many of the {len(score.probes)} probes."
     )
     headings = ("layer", "strong", "for every probe", "for some probes")
     return Figure(
         topic="Strong neurons, listed",
         number="3a" if score.rule == "gpt2" else "2a",
-        title="Strong neurons, listed",
         source=score.label,
         parts=(TextTable(headings, tuple(rows), numeric=frozenset((0, 1))),),
         summary=summary,
@@ -155,14 +144,13 @@ def _strong_list(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure
 
 
 def _overlap(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure:
-    layers = range(len(strong.masks))
     whole = np.concatenate(strong.masks, axis=1)
-    sheets = [_sheet(whole, (ALL,)), *(_sheet(strong.masks[layer], (layer,)) for layer in layers)]
+    sheets = [_sheet(whole, (ALL,)), *(_sheet(mask, (layer,)) for layer, mask in enumerate(strong.masks))]
     labels = tuple(str(probe + 1) for probe in range(len(whole)))
     return Figure(
         topic="Strong neurons, overlap",
         number="3a" if score.rule == "gpt2" else "2a",
-        title="Strong neurons, overlap between probes",
+        own_title="Strong neurons, overlap between probes",
         source=score.label,
         parts=(HeatMap(labels, "probe", "common ÷ all of both", tuple(sheets)),),
         summary=_overlap_summary(score, strong, sheets),
@@ -187,22 +175,22 @@ def _sheet(mask: np.ndarray, layers: tuple[int, ...]) -> Sheet:
 
 
 def _overlap_summary(score: Score, strong: Strong, sheets: list[Sheet]) -> str:
-    pairs = list(combinations(range(len(score.tasks)), 2))
+    pairs = list(combinations(range(len(score.probes)), 2))
     if not pairs:
         return "With a single probe there is nothing to compare."
 
     def mean(sheet: Sheet) -> float | None:
-        found = [sheet.values[pair] for pair in pairs if not np.isnan(sheet.values[pair])]
-        return float(np.mean(found)) if found else None
+        values = [sheet.values[pair] for pair in pairs if not np.isnan(sheet.values[pair])]
+        return float(np.mean(values)) if values else None
 
     overall = mean(sheets[0])
     if overall is None:
         return "No probe has a strong neuron, so that there is nothing to compare."
     known = {layer: value for layer, sheet in enumerate(sheets[1:]) if (value := mean(sheet)) is not None}
-    low, high = min(known, key=lambda one: known[one]), max(known, key=lambda one: known[one])
+    low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     chance = ""
-    if score.jaccard_chance is not None and not strong.substitute:
-        chance = f"; as many neurons drawn at random would share {percent(score.jaccard_chance)}"
+    if score.summary.jaccard_chance is not None and not strong.substitute:
+        chance = f"; as many neurons drawn at random would share {percent(score.summary.jaccard_chance)}"
     return (
         f"Two probes share {percent(overall)} of their strong neurons on average (common neurons ÷ all that are strong "
         f"for either){chance}. They agree most in layer {high} ({percent(known[high])}) and least in layer {low} "

@@ -1,12 +1,11 @@
 """What was exported, timed and searched: bundles, bench results, accuracy against speed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from anatomy_export.report.figure import Figure, Panel, Row, Series, TextTable
-from anatomy_export.report.sources import Bench, Bundle, Pareto
-from anatomy_export.report.wording import counted, percent
+from anatomy_export.report.sources import Bench, BenchRow, Bundle, Comparison, Pareto, Quantity, Way
+from anatomy_export.report.wording import REMOVED, counted, of_all, percent
 
-REMOVED = "FFN neurons removed, %"
 QUANTITIES = {
     "neurons": ("FFN neurons", 1.0, ",.0f"),
     "parameters": ("parameters", 1.0, ",.0f"),
@@ -14,6 +13,7 @@ QUANTITIES = {
     "size_bytes": ("model.onnx, MB", 1e6, ",.1f"),
     "accuracy": ("accuracy, %", 0.01, ".2f"),
 }
+PARTIAL = ("Partial: the run was interrupted.",)
 
 
 def bundle_figures(bundle: Bundle) -> list[Figure]:
@@ -24,21 +24,16 @@ def bundle_figures(bundle: Bundle) -> list[Figure]:
 def _widths(bundle: Bundle) -> Figure:
     kept, widths = bundle.plan.kept_widths, bundle.plan.widths
     layers = list(range(len(widths)))
-    hover = tuple(
-        f"layer {layer}\nkept {kept[layer]:,} of {widths[layer]:,} ({percent(kept[layer] / widths[layer])})"
-        for layer in layers
-    )
-    removed = [width - own for width, own in zip(widths, kept, strict=True)]
+    hover = tuple(f"layer {layer}\nkept {of_all(kept[layer], widths[layer])}" for layer in layers)
+    removed = [width - count for width, count in zip(widths, kept, strict=True)]
     series = (
         Series("kept", layers, kept, 0, "bar", hover),
         Series("removed", layers, removed, 1, "bar", hover, open_marks=True),
     )
-    shares = [own / width for own, width in zip(kept, widths, strict=True)]
+    shares = [count / width for count, width in zip(kept, widths, strict=True)]
     top, bottom = shares.index(max(shares)), shares.index(min(shares))
     return Figure(
         topic="Neurons kept, by layer",
-        number="",
-        title="Neurons kept, by layer",
         source=bundle.label,
         parts=(Panel(series, "layer", "FFN neurons", x_ticks=tuple(map(str, layers))),),
         summary=(
@@ -51,23 +46,21 @@ def _widths(bundle: Bundle) -> Figure:
 
 def _result(bundle: Bundle) -> Figure:
     rows = []
-    for name, (dense, pruned) in bundle.result.items():
+    for name, quantity in bundle.result.items():
         label, unit, shown = QUANTITIES.get(name, (name, 1.0, ",.4g"))
-        cells = ["n/a" if value is None else format(value / unit, shown) for value in (dense, pruned)]
-        rows.append(Row((label, *cells, _change(name, dense, pruned))))
-    dense, pruned = bundle.result.get("accuracy", (None, None))
-    said = (
-        "was not measured"
-        if dense is None or pruned is None
-        else f"goes from {percent(dense, 2)} to {percent(pruned, 2)}"
-    )
+        values = (quantity.dense, quantity.pruned)
+        cells = ["n/a" if value is None else format(value / unit, shown) for value in values]
+        rows.append(Row((label, *cells, _change(name, *values))))
+    accuracy = bundle.result.get("accuracy", Quantity())
+    if accuracy.dense is None or accuracy.pruned is None:
+        change = "was not measured"
+    else:
+        change = f"goes from {percent(accuracy.dense, 2)} to {percent(accuracy.pruned, 2)}"
     return Figure(
         topic="Dense against pruned",
-        number="",
-        title="Dense against pruned",
         source=bundle.label,
         parts=(TextTable(("quantity", "dense", "pruned", "change"), tuple(rows), numeric=frozenset((1, 2, 3))),),
-        summary=f"The bundle {bundle.name}, {bundle.mode}. Accuracy on the test split {said}.",
+        summary=f"The bundle {bundle.name}, {bundle.mode}. Accuracy on the test split {change}.",
     )
 
 
@@ -80,27 +73,31 @@ def _change(name: str, dense: float | None, pruned: float | None) -> str:
 
 
 def _verification(bundle: Bundle) -> Figure:
-    names = list(dict.fromkeys(one.name for one in bundle.comparisons))
+    by_name: dict[str, list[Comparison]] = {}
+    for comparison in bundle.comparisons:
+        by_name.setdefault(comparison.name, []).append(comparison)
     series = []
-    for style, name in enumerate(names):
-        own = [one for one in bundle.comparisons if one.name == name]
-        hover = tuple(f"{name}\n{one.shape[0]} × {one.shape[1]} tokens\n{one.max_abs_error:.2e}" for one in own)
-        positions = [float(index) for index in range(len(own))]
-        series.append(Series(name, positions, [max(one.max_abs_error, 1e-12) for one in own], style, "marks", hover))
-    most = max((len(one.x) for one in series), default=1)
-    shapes = [f"{one.shape[0]}×{one.shape[1]}" for one in bundle.comparisons if one.name == names[0]]
-    tolerance = max((one.tolerance for one in bundle.comparisons), default=0.0)
+    for style, (name, group) in enumerate(by_name.items()):
+        sizes = [comparison.shape for comparison in group]
+        errors = [comparison.max_abs_error for comparison in group]
+        hover = tuple(
+            f"{name}\n{rows} × {length} tokens\n{error:.2e}"
+            for (rows, length), error in zip(sizes, errors, strict=True)
+        )
+        positions = [float(index) for index in range(len(group))]
+        series.append(Series(name, positions, [max(error, 1e-12) for error in errors], style, "marks", hover))
+    most = max(map(len, by_name.values()), default=1)
+    tolerance = max((comparison.tolerance for comparison in bundle.comparisons), default=0.0)
     if tolerance:
-        series.append(Series("tolerance", [-0.5, most - 0.5], [tolerance] * 2, len(names), "line"))
-    largest = max((one.max_abs_error for one in bundle.comparisons), default=0.0)
+        series.append(Series("tolerance", [-0.5, most - 0.5], [tolerance] * 2, len(by_name), "line"))
+    first = next(iter(by_name.values()), [])
+    shapes = tuple(f"{rows}×{length}" for rows, length in (comparison.shape for comparison in first))
+    largest = max((comparison.max_abs_error for comparison in bundle.comparisons), default=0.0)
+    panel = Panel(tuple(series), "batch × tokens", "largest difference of a logit", x_ticks=shapes, y_log=True)
     return Figure(
         topic="Verification",
-        number="",
-        title="Verification",
         source=bundle.label,
-        parts=(
-            Panel(tuple(series), "batch × tokens", "largest difference of a logit", x_ticks=tuple(shapes), y_log=True),
-        ),
+        parts=(panel,),
         summary=(
             f"{counted(len(bundle.comparisons), 'comparison')} of logits differ by {largest:.1e} at most; "
             f"{tolerance:.0e} is tolerated."
@@ -110,133 +107,111 @@ def _verification(bundle: Bundle) -> Figure:
 
 def bench_figures(bench: Bench) -> list[Figure]:
     """Median latency (or the time of the paper's job) against neurons removed, one panel an input."""
-    body = bench.body
-    paper = body["kind"] == "paper"
-    panels: dict[str, list[dict]] = {}
-    for one in body["results"]:
-        name = f"{one['texts']}, {one['layout']}" if paper else f"batch {one['batch']}, {one['seq_len']} tokens"
-        panels.setdefault(name, []).append(one)
+    panels: dict[str, list[BenchRow]] = {}
+    for row in bench.results:
+        panels.setdefault(bench.input(row), []).append(row)
     if not panels:
         return []
-    unit = "seconds for the job" if paper else "median latency, ms"
+    topic, title, quantity = "Latency", "Latency", "median latency, ms"
+    if bench.is_job:
+        topic, title, quantity = "The paper's job", "Seconds for the paper's job", "seconds for the job"
     return [
         Figure(
-            topic="The paper's job" if paper else "Latency",
-            number="",
-            title="Seconds for the paper's job" if paper else "Latency",
+            topic=topic,
+            own_title=title,
             source=bench.label,
             parts=tuple(
-                Panel(tuple(_latency_series(own, paper)), REMOVED, unit, title=name) for name, own in panels.items()
+                Panel(tuple(_latency_series(rows, bench)), REMOVED, quantity, title=name)
+                for name, rows in panels.items()
             ),
-            summary=_bench_summary(body["results"]),
-            notes=("Partial: the run was interrupted.",) if body.get("partial") else (),
+            summary=_bench_summary(bench.results),
+            notes=PARTIAL if bench.partial else (),
         )
     ]
 
 
-def _latency_series(results: Sequence[dict], paper: bool) -> list[Series]:
-    """A line an engine and variant, each from the dense model on."""
-    found: list[Series] = []
-    for engine in dict.fromkeys(_engine(one) for one in results):
-        own = [one for one in results if _engine(one) == engine]
-        dense = [one for one in own if one["variant"] == "dense"]
-        for variant in dict.fromkeys(one["variant"] for one in own):
-            line = [one for one in own if one["variant"] == variant]
-            if variant == "dense" and len(own) > len(line):
-                continue
-            line = sorted([*(dense if variant != "dense" else []), *line], key=_removed)
-            times = [one["total_s"] if paper else 1e3 * one["median_s"] for one in line]
-            label = f"{engine} {variant}"
-            hover = tuple(_time_hover(one, paper) for one in line)
-            found.append(
+def _latency_series(rows: Sequence[BenchRow], bench: Bench) -> list[Series]:
+    """A line an engine and variant, each from the dense model on; a dense one that stands alone has its own."""
+    drawn: list[Series] = []
+    for setting in dict.fromkeys(row.setting for row in rows):
+        of_engine = [row for row in rows if row.setting == setting]
+        dense = [row for row in of_engine if row.variant == "dense"]
+        pruned = dict.fromkeys(row.variant for row in of_engine if row.variant != "dense")
+        for variant in pruned or ("dense",):
+            line = [row for row in of_engine if row.variant == variant and variant != "dense"]
+            line = sorted([*dense, *line], key=lambda row: row.removed)
+            drawn.append(
                 Series(
-                    label, [_removed(one) for one in line], times, len(found), hover=hover, open_marks=variant == "mask"
+                    f"{setting} {variant}",
+                    [row.removed for row in line],
+                    [bench.time(row)[0] for row in line],
+                    len(drawn),
+                    hover=tuple(_time_hover(row, *bench.time(row)) for row in line),
+                    open_marks=variant == "mask",
                 )
             )
-    return found
+    return drawn
 
 
-def _removed(one: dict) -> float:
-    return 100 * (1 - (1.0 if one.get("keep_ratio") is None else one["keep_ratio"]))
+def _time_hover(row: BenchRow, time: float, unit: str) -> str:
+    ratio = f"\n{row.speedup:.2f} × dense" if row.speedup is not None else ""
+    return f"{row.setting}, {row.name}\n{time:.2f} {unit}{ratio}"
 
 
-def _engine(one: dict) -> str:
-    return one["engine"] + " bound" * bool(one.get("io_binding")) + " graph" * bool(one.get("cuda_graph"))
-
-
-def _time_hover(one: dict, paper: bool) -> str:
-    time = f"{one['total_s']:.2f} s" if paper else f"{1e3 * one['median_s']:.2f} ms"
-    ratio = f"\n{one['speedup']:.2f} × dense" if one.get("speedup") is not None else ""
-    return f"{_engine(one)}, {one['name']}\n{time}{ratio}"
-
-
-def _bench_summary(results: Sequence[dict]) -> str:
-    rated = [one for one in results if one.get("speedup") is not None and one["variant"] != "dense"]
-    text = f"{counted(len(results), 'measurement')}."
+def _bench_summary(rows: Sequence[BenchRow]) -> str:
+    rated = [(row.speedup, row) for row in rows if row.speedup is not None and row.variant != "dense"]
+    text = f"{counted(len(rows), 'measurement')}."
     if rated:
-        best, worst = (pick(rated, key=lambda one: one["speedup"]) for pick in (max, min))
+        (most, best), (least, worst) = (pick(rated, key=lambda pair: pair[0]) for pick in (max, min))
         text += (
-            f" Against the dense model on the same engine, the fastest is {best['name']} on {_engine(best)} "
-            f"({best['speedup']:.2f} ×), the slowest {worst['name']} on {_engine(worst)} ({worst['speedup']:.2f} ×)."
+            f" Against the dense model on the same engine, the fastest is {best.name} on {best.setting} "
+            f"({most:.2f} ×), the slowest {worst.name} on {worst.setting} ({least:.2f} ×)."
         )
     return text
 
 
 def pareto_figures(pareto: Pareto) -> list[Figure]:
     """Accuracy on validation against speed; the ways that no other beats are joined."""
-    body = pareto.body
-    ways = {name: one for name, one in body["results"].items() if "speedup" in one}
+    ways = pareto.results
     if not ways:
         return []
     series = []
-    criteria = list(dict.fromkeys(one["criterion"] for one in ways.values() if "criterion" in one))
+    criteria = list(dict.fromkeys(way.criterion for way in ways.values() if way.criterion is not None))
     for style, criterion in enumerate(criteria):
         for repaired in (True, False):
-            own = {
-                name: one
-                for name, one in ways.items()
-                if one.get("criterion") == criterion and (one.get("compensate") != "none") == repaired
+            group = {
+                name: way
+                for name, way in ways.items()
+                if way.criterion == criterion and (way.compensate != "none") == repaired
             }
-            if own:
+            if group:
                 label = criterion + (", repaired" if repaired else "")
-                series.append(_ways(label, own, style, "marks", open_marks=not repaired))
-    best = {name: ways[name] for name in body.get("non_dominated", ()) if name in ways}
+                series.append(_ways(label, group, style, "marks", open_marks=not repaired))
+    best = {name: ways[name] for name in pareto.non_dominated if name in ways}
     if best:
         series.insert(0, _ways("no other beats", best, len(criteria), "line"))
-    latency = body["latency"]
-    x_title = f"× dense speed, batch {latency['batch']}, {latency['seq_len']} tokens"
+    x_title = f"× dense speed, batch {pareto.latency.batch}, {pareto.latency.seq_len} tokens"
     return [
         Figure(
             topic="Accuracy against speed",
-            number="",
-            title="Accuracy against speed",
             source=pareto.label,
             parts=(Panel(tuple(series), x_title, "accuracy on validation, %", height=480),),
             summary=_pareto_summary(ways, best),
-            notes=("Partial: the run was interrupted.",) if body.get("partial") else (),
+            notes=PARTIAL if pareto.partial else (),
         )
     ]
 
 
-def _ways(label: str, ways: dict[str, dict], style: int, draw: str, open_marks: bool = False) -> Series:
+def _ways(label: str, ways: Mapping[str, Way], style: int, draw: str, open_marks: bool = False) -> Series:
     hover = tuple(
-        f"{name}\n{one['speedup']:.2f} × dense\naccuracy {percent(one['accuracy'], 2)}\n"
-        f"removed {percent(one['removed'])}"
-        for name, one in ways.items()
+        f"{name}\n{way.speedup:.2f} × dense\naccuracy {percent(way.accuracy, 2)}\nremoved {percent(way.removed)}"
+        for name, way in ways.items()
     )
-    values = list(ways.values())
-    return Series(
-        label,
-        [one["speedup"] for one in values],
-        [100 * one["accuracy"] for one in values],
-        style,
-        draw,
-        hover,
-        open_marks=open_marks,
-    )
+    speedups, accuracies = [way.speedup for way in ways.values()], [100 * way.accuracy for way in ways.values()]
+    return Series(label, speedups, accuracies, style, draw, hover, open_marks=open_marks)
 
 
-def _pareto_summary(ways: dict[str, dict], best: dict[str, dict]) -> str:
+def _pareto_summary(ways: Mapping[str, Way], best: Mapping[str, Way]) -> str:
     text = (
         f"{counted(len(ways), 'way')} to prune, the dense model among them."
         if "dense" in ways
@@ -244,7 +219,5 @@ def _pareto_summary(ways: dict[str, dict], best: dict[str, dict]) -> str:
     )
     if not best:
         return text
-    listed = "; ".join(
-        f"{name} ({one['speedup']:.2f} ×, {percent(one['accuracy'])})" for name, one in list(best.items())[:8]
-    )
+    listed = "; ".join(f"{name} ({way.speedup:.2f} ×, {percent(way.accuracy)})" for name, way in list(best.items())[:8])
     return f"{text} No other beats: {listed}" + (" and more." if len(best) > 8 else ".")

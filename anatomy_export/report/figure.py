@@ -13,6 +13,11 @@ Choice = tuple[int, ...] | None
 Values = Sequence[float | None]
 
 
+def seen_at_first(*choices: Choice) -> bool:
+    """Is a part seen while nothing is chosen?"""
+    return all(choice is None or ALL in choice for choice in choices)
+
+
 @dataclass(frozen=True)
 class Series:
     """Points in order; `style` picks colour, dash and mark.
@@ -64,9 +69,9 @@ class Panel:
 
     def y_limits(self) -> tuple[float, float] | None:
         """Smallest and largest value drawn, None where there is none."""
-        bounds = [values for one in self.series for values in (one.y, *(one.interval or ()))]
-        found = [value for values in bounds for value in values if value is not None]
-        return (min(found), max(found)) if found else None
+        drawn = [values for series in self.series for values in (series.y, *(series.interval or ()))]
+        values = [value for values in drawn for value in values if value is not None]
+        return (min(values), max(values)) if values else None
 
 
 @dataclass(frozen=True)
@@ -115,19 +120,24 @@ class Figure:
 
     Attributes:
         topic: what it is about; figures of one topic stand side by side.
-        number: the paper's, "" where the paper has none.
         source: label of the directory it was drawn from.
         summary: what a reader without eyes on it should know.
+        number: the paper's, "" where the paper has none.
         notes: what must be known to read it rightly.
+        own_title: where it has another than its topic.
     """
 
     topic: str
-    number: str
-    title: str
     source: str
     parts: tuple[Part, ...]
     summary: str
+    number: str = ""
     notes: tuple[str, ...] = ()
+    own_title: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.own_title or self.topic
 
     @property
     def name(self) -> str:
@@ -139,8 +149,8 @@ def share_ranges(figures: Sequence[Figure]) -> list[Figure]:
     limits: dict[tuple, list[float]] = {}
     for figure in figures:
         for part in figure.parts:
-            if isinstance(part, Panel) and part.comparable and (own := part.y_limits()):
-                limits.setdefault(_axis(figure, part), []).extend(own)
+            if isinstance(part, Panel) and part.comparable:
+                limits.setdefault(_axis(figure, part), []).extend(part.y_limits() or ())
     return [replace(figure, parts=tuple(_ranged(figure, part, limits) for part in figure.parts)) for figure in figures]
 
 
@@ -149,8 +159,8 @@ def _axis(figure: Figure, panel: Panel) -> tuple:
 
 
 def _ranged(figure: Figure, part: Part, limits: dict[tuple, list[float]]) -> Part:
-    own = limits.get(_axis(figure, part)) if isinstance(part, Panel) and part.comparable else None
-    if not isinstance(part, Panel) or own is None:
+    values = limits.get(_axis(figure, part)) if isinstance(part, Panel) and part.comparable else None
+    if not isinstance(part, Panel) or not values:
         return part
-    room = 0.06 * (max(own) - min(own)) or 0.05 * abs(max(own)) or 0.05
-    return replace(part, y_range=(min(own) - room, max(own) + room))
+    room = 0.06 * (max(values) - min(values)) or 0.05 * abs(max(values)) or 0.05
+    return replace(part, y_range=(min(values) - room, max(values) + room))

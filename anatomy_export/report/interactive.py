@@ -24,7 +24,10 @@ def panel_plot(panel: Panel, label: str) -> dict:
         if ticks is not None:
             layout[axis] |= {"tickvals": list(range(len(ticks))), "ticktext": [_text(tick) for tick in ticks]}
     if panel.x_hidden:
-        reach = max((abs(value) for one in panel.series for value in one.x if value is not None), default=0) * 1.04 + 1
+        reach = (
+            max((abs(value) for series in panel.series for value in series.x if value is not None), default=0) * 1.04
+            + 1
+        )
         hidden = {"showticklabels": False, "showgrid": False, "zeroline": False}
         layout["xaxis"] |= {**hidden, "range": [-reach, reach]}
     if panel.y_reversed:
@@ -34,7 +37,12 @@ def panel_plot(panel: Panel, label: str) -> dict:
         layout["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
     if panel.y_range:
         layout["yaxis"]["range"] = list(panel.y_range)
-    return {"data": [_trace(one) for one in panel.series], "layout": layout, "height": panel.height, "label": label}
+    return {
+        "data": [_trace(series) for series in panel.series],
+        "layout": layout,
+        "height": panel.height,
+        "label": label,
+    }
 
 
 def _trace(series: Series) -> dict:
@@ -47,7 +55,7 @@ def _trace(series: Series) -> dict:
         "meta": meta | _choices(series.probes, series.layers),
     }
     if series.hover:
-        trace |= {"hovertext": [_text(one) for one in series.hover], "hoverinfo": "text"}
+        trace |= {"hovertext": [_text(text) for text in series.hover], "hoverinfo": "text"}
     else:
         trace["hoverinfo"] = "skip"
     return trace | _drawn(series)
@@ -96,7 +104,7 @@ def _sheet(heat: HeatMap, sheet: Sheet) -> dict:
         "colorbar": {"title": {"text": _text(heat.value_title), "side": "right"}, "tickformat": ".0%", "thickness": 14},
         "text": shown,
         "texttemplate": "%{text}" if few else "",
-        "hovertext": [[_text(one) for one in row] for row in sheet.hover],
+        "hovertext": [[_text(text) for text in row] for row in sheet.hover],
         "hoverinfo": "text",
         "xgap": 1,
         "ygap": 1,

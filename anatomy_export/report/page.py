@@ -9,7 +9,7 @@ from string import Template
 from anatomy_export.core.errors import MissingExtraError
 from anatomy_export.core.names import public_name
 from anatomy_export.core.version import __version__
-from anatomy_export.report.figure import ALL, Choice, Figure, HeatMap, Panel, Part, Row, TextTable
+from anatomy_export.report.figure import ALL, Figure, HeatMap, Panel, Part, Row, TextTable, seen_at_first
 from anatomy_export.report.interactive import heat_plot, panel_plot
 from anatomy_export.report.overview import facts, footer_facts
 from anatomy_export.report.sources import Score, Source, Study
@@ -57,7 +57,8 @@ def _prose(text: str) -> str:
 
 
 def _scores(sources: Sequence[Source]) -> list[Score]:
-    return [one.score if isinstance(one, Study) else one for one in sources if isinstance(one, Score | Study)]
+    scores = [source.score if isinstance(source, Study) else source for source in sources]
+    return [score for score in scores if isinstance(score, Score)]
 
 
 def _source_card(source: Source) -> str:
@@ -67,29 +68,30 @@ def _source_card(source: Source) -> str:
 
 
 def _probes(source: Source) -> str:
-    scores = _scores([source])
-    if not scores:
+    probes = [probe for score in _scores([source]) for probe in score.probes]
+    if not probes:
         return ""
-    anatomy, tasks = scores[0].anatomy, scores[0].tasks
     rows = "".join(
-        f'<tr><td class="number" data-heading="probe">{number}</td><td data-heading="text">{html.escape(text)}</td>'
-        f'<td data-heading="task">{html.escape(task or "–")}</td></tr>'
-        for number, (text, task) in enumerate(zip(anatomy.probes, tasks, strict=True), start=1)
+        f'<tr><td class="number" data-heading="probe">{number}</td>'
+        f'<td data-heading="text">{html.escape(probe.text)}</td>'
+        f'<td data-heading="task">{html.escape(probe.task or "–")}</td></tr>'
+        for number, probe in enumerate(probes, start=1)
     )
     head = '<thead><tr><th class="number">probe</th><th>text</th><th>task</th></tr></thead>'
     table = f'<div class="table"><table>{head}<tbody>{rows}</tbody></table></div>'
-    return f"<details><summary>The {len(tasks)} probes</summary>{table}</details>"
+    return f"<details><summary>The {len(probes)} probes</summary>{table}</details>"
 
 
 def _choices(sources: Sequence[Source]) -> str:
     scores = _scores(sources)
     parts = []
     if scores:
-        widest = max(scores, key=lambda one: len(one.tasks))
-        same = all(one.anatomy.probes == widest.anatomy.probes for one in scores)
-        texts = [f": {shortened(text, 40)}" if same else "" for text in widest.anatomy.probes]
+        widest = max(scores, key=lambda score: len(score.probes)).anatomy.probes
+        same = all(score.anatomy.probes == widest for score in scores)
+        texts = [f": {shortened(text, 40)}" if same else "" for text in widest]
         probes = [(ALL, "all"), *((index, f"{index + 1}{text}") for index, text in enumerate(texts))]
-        layers = [(ALL, "all"), *((layer, str(layer)) for layer in range(max(len(one.widths) for one in scores)))]
+        most = max(len(score.widths) for score in scores)
+        layers = [(ALL, "all"), *((layer, str(layer)) for layer in range(most))]
         parts += [_select("probe", "Probe", probes), _select("layer", "Layer", layers)]
     if len(sources) > 1:
         boxes = "".join(
@@ -106,11 +108,12 @@ def _select(kind: str, label: str, options: Sequence[tuple[int, str]]) -> str:
 
 
 def _sections(sources: Sequence[Source], figures: Sequence[Figure], plots: list[dict]):
-    reach = {one.label: (len(one.tasks), len(one.widths)) for one in _scores(sources)}
+    reach = {score.label: (len(score.probes), len(score.widths)) for score in _scores(sources)}
     for topic in dict.fromkeys(figure.topic for figure in figures):
-        own = [figure for figure in figures if figure.topic == topic]
-        cards = "\n".join(_card(figure, reach.get(figure.source, (0, 0)), plots) for figure in own)
-        wide = len(own) > 1 or any(_is_wide(part) for part in own[0].parts) or len(own[0].parts) > 1
+        group = [figure for figure in figures if figure.topic == topic]
+        cards = "\n".join(_card(figure, reach.get(figure.source, (0, 0)), plots) for figure in group)
+        parts = group[0].parts
+        wide = len(group) > 1 or len(parts) > 1 or any(_is_wide(part) for part in parts)
         kind = ' class="wide"' if wide else ""
         yield f'<section{kind}><h2>{html.escape(topic)}</h2><div class="grid">{cards}</div></section>'
 
@@ -160,13 +163,9 @@ def _row(table: TextTable, row: Row, reach: tuple[int, int]) -> str:
     )
     if row.probes is None and row.layers is None:
         return f"<tr>{cells}</tr>"
-    hidden = "" if _at_first(row.probes) and _at_first(row.layers) else " hidden"
-    own = {"probes": row.probes, "layers": row.layers, "reach": reach}
-    return f"<tr data-choices='{json.dumps(own, separators=(',', ':'))}'{hidden}>{cells}</tr>"
-
-
-def _at_first(choice: Choice) -> bool:
-    return choice is None or ALL in choice
+    hidden = "" if seen_at_first(row.probes, row.layers) else " hidden"
+    choices = {"probes": row.probes, "layers": row.layers, "reach": reach}
+    return f"<tr data-choices='{json.dumps(choices, separators=(',', ':'))}'{hidden}>{cells}</tr>"
 
 
 def _aligned(table: TextTable, column: int, text: str = "") -> str:
@@ -175,6 +174,6 @@ def _aligned(table: TextTable, column: int, text: str = "") -> str:
 
 
 def _footer(sources: Sequence[Source]) -> str:
-    lines = [f"Made by anatomy-export {__version__} from {', '.join(public_name(one.path) for one in sources)}."]
+    lines = [f"Made by anatomy-export {__version__} from {', '.join(public_name(source.path) for source in sources)}."]
     lines += [fact for source in sources for fact in footer_facts(source)]
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)

@@ -2,12 +2,11 @@
 
 import io
 import textwrap
-from collections.abc import Iterator
 
 import numpy as np
 
 from anatomy_export.core.errors import MissingExtraError
-from anatomy_export.report.figure import ALL, Figure, HeatMap, Panel, Series, TextTable
+from anatomy_export.report.figure import Figure, HeatMap, Panel, Series, TextTable, seen_at_first
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":", "-.", (0, (8, 2)))
@@ -39,11 +38,11 @@ def static_figure(figure: Figure, formats: tuple[str, ...]) -> dict[str, bytes]:
         )
         for position, part in enumerate(figure.parts, start=1):
             _draw_part(canvas.add_subplot(rows, min(2, len(figure.parts)), position), part, canvas)
-        for one in formats:
+        for ending in formats:
             buffer = io.BytesIO()
-            metadata = {"Date": None} if one == "svg" else {"Software": None}
-            canvas.savefig(buffer, format=one, dpi=DPI, metadata=metadata)
-            drawn[one] = buffer.getvalue()
+            metadata = {"Date": None} if ending == "svg" else {"Software": None}
+            canvas.savefig(buffer, format=ending, dpi=DPI, metadata=metadata)
+            drawn[ending] = buffer.getvalue()
     return drawn
 
 
@@ -84,25 +83,14 @@ def _draw_part(axes, part, canvas) -> None:
 
 
 def _draw_panel(axes, panel: Panel) -> None:
-    bottom = np.zeros(max((len(one.x) for one in panel.series), default=0))
-    for one in _at_first(panel):
-        if one.draw == "bar":
-            height = np.array(one.y, dtype=float)
-            fill = {"facecolor": "none"} if one.open_marks else {"color": _colour(one)}
-            hatch = HATCHES[one.style % len(HATCHES)]
-            axes.bar(
-                one.x,
-                height,
-                bottom=bottom,
-                edgecolor=_colour(one),
-                hatch=hatch,
-                label=_plain(one.label),
-                width=0.7,
-                **fill,
-            )
-            bottom = bottom + height
+    bottom = np.zeros(max((len(series.x) for series in panel.series), default=0))
+    for series in panel.series:
+        if not seen_at_first(series.probes, series.layers):
+            continue
+        if series.draw == "bar":
+            bottom = bottom + _draw_bars(axes, series, bottom)
         else:
-            _draw_series(axes, one)
+            _draw_series(axes, series)
     axes.set_title(_plain(panel.title), loc="left", fontsize="medium")
     axes.set_xlabel(panel.x_title)
     axes.set_ylabel(panel.y_title)
@@ -136,32 +124,38 @@ def _legend(axes) -> None:
     axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, above), ncols=columns, frameon=False)
 
 
-def _at_first(panel: Panel) -> Iterator[Series]:
-    """What is seen while no probe and no layer is chosen."""
-    for one in panel.series:
-        if (one.probes is None or ALL in one.probes) and (one.layers is None or ALL in one.layers):
-            yield one
+def _draw_bars(axes, series: Series, bottom: np.ndarray) -> np.ndarray:
+    """Draw bars that begin at `bottom`; their heights."""
+    height, colour = np.array(series.y, dtype=float), _colour(series)
+    options = {"facecolor": "none"} if series.open_marks else {"color": colour}
+    options |= {"edgecolor": colour, "hatch": HATCHES[series.style % len(HATCHES)], "label": _plain(series.label)}
+    axes.bar(series.x, height, bottom=bottom, width=0.7, **options)
+    return height
 
 
-def _draw_series(axes, one: Series) -> None:
-    x, y = ([np.nan if value is None else value for value in values] for values in (one.x, one.y))
-    colour, label = _colour(one), _plain(one.label) if one.in_legend and one.label else None
-    if one.draw == "edges":
+def _draw_series(axes, series: Series) -> None:
+    x, y = ([np.nan if value is None else value for value in values] for values in (series.x, series.y))
+    colour, label = _colour(series), _plain(series.label) if series.in_legend and series.label else None
+    if series.draw == "edges":
         axes.plot(x, y, color="0.6", alpha=0.5, linewidth=0.35, zorder=0)
         return
-    if one.draw == "band":
+    if series.draw == "band":
         axes.fill(x, y, color=colour, alpha=0.15, linewidth=0, label=label)
         return
     style: dict = {"color": colour, "label": label}
-    if one.draw != "marks":
-        style |= {"linestyle": DASHES[one.style % len(DASHES)], "linewidth": 1.5}
+    if series.draw != "marks":
+        style |= {"linestyle": DASHES[series.style % len(DASHES)], "linewidth": 1.5}
     else:
         style |= {"linestyle": "none"}
-    if one.draw != "line":
-        fill = "none" if one.open_marks else colour
-        style |= {"marker": MARKS[one.style % len(MARKS)], "markerfacecolor": fill, "markersize": 0.65 * one.mark_size}
-    if one.interval:
-        gaps = [np.abs(np.array(bound, dtype=float) - np.array(y)) for bound in one.interval]
+    if series.draw != "line":
+        fill = "none" if series.open_marks else colour
+        style |= {
+            "marker": MARKS[series.style % len(MARKS)],
+            "markerfacecolor": fill,
+            "markersize": 0.65 * series.mark_size,
+        }
+    if series.interval:
+        gaps = [np.abs(np.array(bound, dtype=float) - np.array(y)) for bound in series.interval]
         axes.errorbar(x, y, yerr=gaps, elinewidth=0.8, capsize=2, **style)
     else:
         axes.plot(x, y, **style)
@@ -172,8 +166,8 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _colour(one: Series) -> str:
-    return COLOURS[one.style % len(COLOURS)]
+def _colour(series: Series) -> str:
+    return COLOURS[series.style % len(COLOURS)]
 
 
 def _draw_heat(axes, heat: HeatMap, canvas) -> None:
@@ -196,7 +190,7 @@ def _draw_heat(axes, heat: HeatMap, canvas) -> None:
 
 def _wrapped(table: TextTable) -> list[list[list[str]]]:
     """Lines of every cell of the rows seen at first; a cell of more than three lines is cut."""
-    rows = [row for row in table.rows if row.probes is None or ALL in row.probes]
+    rows = [row for row in table.rows if seen_at_first(row.probes)]
     return [[textwrap.wrap(cell, CELL, max_lines=3, placeholder=" …") or [""] for cell in row.cells] for row in rows]
 
 

@@ -19,9 +19,14 @@ class Strong:
     substitute: bool
 
     @property
+    def counts(self) -> list[int]:
+        """Neurons of each layer that are strong for any probe."""
+        return [int(mask.any(axis=0).sum()) for mask in self.masks]
+
+    @property
     def total(self) -> int:
-        """Neurons that are strong for any probe, over all layers."""
-        return sum(int(mask.any(axis=0).sum()) for mask in self.masks)
+        """The same over all layers."""
+        return sum(self.counts)
 
     @property
     def words(self) -> str:
@@ -30,9 +35,12 @@ class Strong:
 
 def strong_neurons(score: Score) -> Strong:
     """By the anatomy's threshold; where nothing exceeds it, by the quantile that the score names."""
-    own = score.anatomy.strong_threshold
-    masks = tuple(similarity > own for similarity in score.anatomy.neuron_similarity)
-    if any(mask.any() for mask in masks) or score.quantile_threshold is None:
-        return Strong(masks, own, substitute=False)
-    lower = score.quantile_threshold
-    return Strong(tuple(one > lower for one in score.anatomy.neuron_similarity), lower, substitute=True)
+    threshold, lower = score.anatomy.strong_threshold, score.summary.quantile_threshold
+    strong = Strong(_masks(score, threshold), threshold, substitute=False)
+    if strong.total or lower is None:
+        return strong
+    return Strong(_masks(score, lower), lower, substitute=True)
+
+
+def _masks(score: Score, threshold: float) -> tuple[np.ndarray, ...]:
+    return tuple(similarity > threshold for similarity in score.anatomy.neuron_similarity)

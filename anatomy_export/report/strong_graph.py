@@ -1,6 +1,8 @@
 """The graph of strong neurons: layers from top to bottom, neighbours fully connected (the paper, figures 2 and 3)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from math import isqrt
 
@@ -17,12 +19,14 @@ LINES, PROBE_LINES, MARKS = 400, 100, 1500
 def strong_graph(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure:
     """All probes together, and each alone, at the same places."""
     unions = [np.flatnonzero(mask.any(axis=0)) for mask in strong.masks]
-    drawn = [_spread(union, MARKS) for union in unions]
-    places = [dict(zip(own.tolist(), _places(len(own)), strict=True)) for own in drawn]
-    series = [*_edges(places, [set(own) for own in places], LINES, (ALL,))]
-    for probe in range(len(score.tasks)):
-        own = [{one for one in place if mask[probe, one]} for place, mask in zip(places, strong.masks, strict=True)]
-        series += _edges(places, own, PROBE_LINES, (probe,))
+    places = [_places(_spread(union, MARKS)) for union in unions]
+    series = [*_edges(places, [list(place) for place in places], LINES, (ALL,))]
+    for probe in range(len(score.probes)):
+        chosen = [
+            [neuron for neuron in place if mask[probe, neuron]]
+            for place, mask in zip(places, strong.masks, strict=True)
+        ]
+        series += _edges(places, chosen, PROBE_LINES, (probe,))
     series += _marks(score, strong, places)
     layers = len(unions)
     panel = Panel(
@@ -37,17 +41,16 @@ def strong_graph(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure
     return Figure(
         topic="Graph of strong neurons",
         number="3" if score.rule == "gpt2" else "2",
-        title="Graph of strong neurons",
         source=score.label,
         parts=(panel,),
-        summary=_summary(score, strong, [len(union) for union in unions]),
-        notes=(*notes, *_limits(unions, drawn)),
+        summary=_summary(score, strong),
+        notes=(*notes, *_limits(strong.counts)),
     )
 
 
-def _places(count: int) -> list[float]:
-    """Centred, one apart, so that a funnel looks like one."""
-    return [index - (count - 1) / 2 for index in range(count)]
+def _places(neurons: np.ndarray) -> dict[int, float]:
+    """Where each neuron of a layer stands: centred, one apart, so that a funnel looks like one."""
+    return {neuron: index - (len(neurons) - 1) / 2 for index, neuron in enumerate(neurons.tolist())}
 
 
 def _spread(neurons: np.ndarray, limit: int) -> np.ndarray:
@@ -57,9 +60,10 @@ def _spread(neurons: np.ndarray, limit: int) -> np.ndarray:
     return neurons[np.linspace(0, len(neurons) - 1, limit).round().astype(int)]
 
 
-def _edges(places: list[dict[int, float]], chosen: list[set[int]], limit: int, probes) -> Iterator[Series]:
+def _edges(places: list[dict[int, float]], chosen: list[list[int]], limit: int, probes) -> Iterator[Series]:
+    """Lines between the chosen neurons of neighbouring layers, at most `limit` between two."""
     for layer in range(len(places) - 1):
-        ends = [np.array(sorted(chosen[layer + below]), dtype=int) for below in (0, 1)]
+        ends = [np.array(chosen[layer + below], dtype=int) for below in (0, 1)]
         upper, lower = ends if len(ends[0]) * len(ends[1]) <= limit else _both(ends, limit)
         x: list[float | None] = []
         y: list[float | None] = []
@@ -74,7 +78,7 @@ def _edges(places: list[dict[int, float]], chosen: list[set[int]], limit: int, p
 
 def _both(ends: list[np.ndarray], limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Fewer neurons of either layer, so that at most `limit` lines join them."""
-    small, large = sorted(len(own) for own in ends)
+    small, large = sorted(map(len, ends))
     of_small = min(small, isqrt(limit))
     of_large = min(large, limit // of_small)
     if len(ends[0]) == small:
@@ -83,76 +87,72 @@ def _both(ends: list[np.ndarray], limit: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _marks(score: Score, strong: Strong, places: list[dict[int, float]]) -> Iterator[Series]:
-    most = max((len(place) for place in places), default=0)
+    most = max(map(len, places), default=0)
     size = 9 if most <= 40 else 6 if most <= 150 else 4
-    count = len(score.tasks)
-    kinds = (("strong for every probe", 0, False), ("strong for some probes", 1, True))
-    legend = [False, False]
-    for layer, place in enumerate(places):
-        around = (ALL, layer - 1, layer, layer + 1) if layer else (ALL, layer, layer + 1)
-        mask, best = strong.masks[layer], score.anatomy.neuron_similarity[layer]
-        frequency = mask.sum(axis=0)
-        for kind, (label, style, open_) in enumerate(kinds):
-            own = [one for one in place if (frequency[one] < count) == bool(kind)]
-            if own:
-                hover = tuple(_hover(layer, one, best[:, one], int(frequency[one])) for one in own)
-                yield Series(
-                    label,
-                    [place[one] for one in own],
-                    [layer] * len(own),
-                    style,
-                    "marks",
-                    hover,
-                    open_marks=open_,
-                    mark_size=size,
-                    in_legend=not legend[kind],
-                    probes=(ALL,),
-                    layers=around,
-                )
-                legend[kind] = True
-        for probe in range(count):
-            own = [one for one in place if mask[probe, one]]
-            if own:
-                hover = tuple(
-                    f"layer {layer}, neuron {one}\nsimilarity {best[probe, one]:.3f} with probe {probe + 1}"
-                    for one in own
-                )
-                yield Series(
-                    f"probe {probe + 1}",
-                    [place[one] for one in own],
-                    [layer] * len(own),
-                    0,
-                    "marks",
-                    hover,
-                    mark_size=size,
-                    in_legend=False,
-                    probes=(probe,),
-                    layers=around,
-                )
+    unnamed = {"strong for every probe", "strong for some probes"}
+    for layer in range(len(places)):
+        for series in _layer_marks(score, strong, layer, places[layer]):
+            in_legend = series.label in unnamed
+            unnamed.discard(series.label)
+            yield replace(series, in_legend=in_legend, mark_size=size)
 
 
-def _hover(layer: int, neuron: int, similarity: np.ndarray, frequency: int) -> str:
-    best = int(similarity.argmax())
-    return (
-        f"layer {layer}, neuron {neuron}\nsimilarity up to {similarity[best]:.3f} (probe {best + 1})\n"
-        f"strong for {frequency} of {counted(len(similarity), 'probe')}"
+def _layer_marks(score: Score, strong: Strong, layer: int, place: dict[int, float]) -> Iterator[Series]:
+    """The neurons of a layer: of all probes, those of every probe apart, then of each probe."""
+    mask, similarity, count = strong.masks[layer], score.anatomy.neuron_similarity[layer], len(score.probes)
+    frequency = mask.sum(axis=0)
+    around = (ALL, layer - 1, layer, layer + 1) if layer else (ALL, layer, layer + 1)
+
+    def marks(
+        label: str, neurons: list[int], hover: Callable[[int], str], probe: int, some: bool = False
+    ) -> Iterator[Series]:
+        if neurons:
+            yield Series(
+                label,
+                [place[neuron] for neuron in neurons],
+                [layer] * len(neurons),
+                int(some),
+                "marks",
+                tuple(map(hover, neurons)),
+                open_marks=some,
+                probes=(probe,),
+                layers=around,
+            )
+
+    def of_all(neuron: int) -> str:
+        best = int(similarity[:, neuron].argmax())
+        return (
+            f"layer {layer}, neuron {neuron}\nsimilarity up to {similarity[best, neuron]:.3f} (probe {best + 1})\n"
+            f"strong for {frequency[neuron]} of {counted(count, 'probe')}"
+        )
+
+    def of_probe(probe: int, neuron: int) -> str:
+        return f"layer {layer}, neuron {neuron}\nsimilarity {similarity[probe, neuron]:.3f} with probe {probe + 1}"
+
+    yield from marks("strong for every probe", [neuron for neuron in place if frequency[neuron] == count], of_all, ALL)
+    yield from marks(
+        "strong for some probes", [neuron for neuron in place if frequency[neuron] < count], of_all, ALL, True
     )
+    for probe in range(count):
+        neurons = [neuron for neuron in place if mask[probe, neuron]]
+        yield from marks(f"probe {probe + 1}", neurons, partial(of_probe, probe), probe)
 
 
-def _limits(unions: list[np.ndarray], drawn: list[np.ndarray]) -> tuple[str, ...]:
+def _limits(counts: list[int]) -> tuple[str, ...]:
     notes = []
-    pairs = [len(one) * len(other) for one, other in pairwise(unions)]
+    pairs = [above * below for above, below in pairwise(counts)]
     if any(pair > LINES for pair in pairs):
         notes.append(
             f"All {sum(pairs):,} pairs of neighbouring strong neurons are connected; at most {LINES} lines between two "
             "layers are drawn, from neurons spread evenly over the layer."
         )
-    if any(len(own) < len(union) for own, union in zip(drawn, unions, strict=True)):
+    if any(count > MARKS for count in counts):
         notes.append(f"At most {MARKS:,} neurons of a layer are drawn, spread evenly.")
     return tuple(notes)
 
 
-def _summary(score: Score, strong: Strong, counts: list[int]) -> str:
+def _summary(score: Score, strong: Strong) -> str:
+    counts = strong.counts
     if not sum(counts):
         return f"No neuron has a {strong.words} for any probe, so that the graph is empty."
     listed = ", ".join(f"{count:,}" for count in counts)

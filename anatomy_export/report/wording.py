@@ -1,5 +1,7 @@
 """Numbers as words of a summary."""
 
+REMOVED = "FFN neurons removed, %"
+
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A fraction as a percentage, "n/a" where there is none."""
@@ -14,6 +16,11 @@ def interval(bounds: tuple[float, float] | None) -> str:
 def counted(count: int, noun: str) -> str:
     """A number and its noun, in the plural where it must be."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def of_all(count: int, total: int) -> str:
+    """`12 of 48 (25.0 %)`."""
+    return f"{count:,} of {total:,} ({percent(count / total)})"
 
 
 def shortened(text: str, length: int = 48) -> str:

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from conftest import files_that_tell, saved_dense, tiny_checkpoint
 
 from anatomy_export.bench import paper
+from anatomy_export.bench.contestants import Contestant
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.harness import Samples
 from anatomy_export.bench.placement import check_placement
+from anatomy_export.bench.rounds import Samples
 from anatomy_export.bench.tables import TERMINAL_HEADINGS, bench_rows
-from anatomy_export.bench.timing import Contestant
 from anatomy_export.bench.variants import Variant
 from anatomy_export.cli import main
 from anatomy_export.core.errors import ProviderError
@@ -193,8 +193,10 @@ def test_compare(measured, tmp_path):
     assert "environment.cpu" in done.stderr and "inputs_sha256" in done.stderr
     assert "settings.model_fingerprint" in done.stderr
     assert "first ÷ second" in invoke("bench", "compare", output, tmp_path / "b.json", "--allow-different").stdout
-    bad = [("{", "no readable bench result"), ('{"format_version": 99}', "format version 99")]
-    bad += [(json.dumps({**body, "results": [{"worker": "x"}]}), "a result lacks 'batch'")]
+    bad = [("{", "not valid JSON, so damaged"), ('{"format_version": 99}', "format version 99")]
+    bad += [
+        (json.dumps({**body, "results": [{"worker": "x"}]}), "a result: a field is missing or of the wrong kind: $[0]")
+    ]
     for text, message in bad:
         (tmp_path / "bad.json").write_text(text)
         assert message in invoke("bench", "compare", tmp_path / "bad.json", tmp_path / "bad.json", code=1).stderr
@@ -302,18 +304,18 @@ def test_the_papers_job(tiny, tmp_path, monkeypatch):
 
 def test_a_partial_job_compares_only_what_both_sides_did():
     inputs = [{"input_ids": np.zeros((2, length), dtype=np.int64)} for length in (4, 8)]
-    own = paper._Batches(inputs, [[0, 1], [2, 3]])
-    batches = {("reviews", layout): own for layout in paper.LAYOUTS}
+    jobs = [paper.Job("reviews", layout, inputs, [[0, 1], [2, 3]]) for layout in ("padded", "bucketed")]
     variant = Variant("dense", "dense", 1.0, {}, source="s")
     contestant = Contestant("torch dense", variant, EngineSpec("torch"))
     rounds = {("padded", 0): 4.0, ("padded", 1): 4.0, ("bucketed", 0): 1.0}
     samples = Samples(
         rounds={f"reviews/{layout}/{index}": [{"torch dense": s}] for (layout, index), s in rounds.items()}
     )
-    entry = paper._entry(contestant, [contestant], samples, batches, "reviews", "bucketed")
+    entry = paper._row(contestant, [contestant], samples, jobs[1], jobs).values()
     assert entry["examples"] == 2 and entry["torch_speedup"] is None
     samples.rounds["reviews/bucketed/1"] = [{"torch dense": 3.0}]
-    assert paper._entry(contestant, [contestant], samples, batches, "reviews", "bucketed")["torch_speedup"] == 2.0
+    entry = paper._row(contestant, [contestant], samples, jobs[1], jobs).values()
+    assert entry["torch_speedup"] == 2.0
 
 
 def test_joined_texts_have_the_published_lengths():

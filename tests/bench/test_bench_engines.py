@@ -13,7 +13,8 @@ from conftest import tiny_checkpoint
 
 from anatomy_export.bench import placement
 from anatomy_export.bench.engines import EngineSpec, build_engine, fused_for, require_engines
-from anatomy_export.bench.harness import Pool, why_not, worker_pool
+from anatomy_export.bench.measure import why_not
+from anatomy_export.bench.rounds import WorkerPool
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
 from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import export_onnx
@@ -37,9 +38,9 @@ def inputs() -> dict[str, np.ndarray]:
     return {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64), "token_type_ids": np.zeros_like(ids)}
 
 
-def answers(specs: dict[str, EngineSpec], inputs) -> Pool:
+def answers(specs: dict[str, EngineSpec], inputs) -> WorkerPool:
     """Two calls of each engine in a worker of its own, for engines set what holds for a whole process."""
-    with worker_pool(specs) as pool:
+    with WorkerPool(specs) as pool:
         pool.give_inputs({"k": inputs})
         pool.time_rounds("k", repeats=2, seed=0, give_logits=True)
     assert pool.samples.failures == {}
@@ -71,7 +72,7 @@ def test_roofline_engines_say_their_flops_and_run(inputs):
 
 def test_the_harness_adds_little_to_a_call_of_ten_milliseconds():
     added = []
-    with worker_pool({"fixed-work": EngineSpec("fixed-work")}) as pool:
+    with WorkerPool({"fixed-work": EngineSpec("fixed-work")}) as pool:
         pool.warm_up(["call"])
         for _ in range(30):
             pool.time_rounds("call", repeats=1, seed=0, give_logits=True)

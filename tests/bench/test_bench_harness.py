@@ -13,7 +13,8 @@ import pytest
 
 from anatomy_export.bench import worker
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.harness import measure, worker_pool
+from anatomy_export.bench.measure import measure
+from anatomy_export.bench.rounds import WorkerPool
 from anatomy_export.core.errors import AnatomyError, ProviderError
 from anatomy_export.core.platform import peak_rss_bytes
 from anatomy_export.core.progress import Progress
@@ -64,7 +65,7 @@ INPUTS = {"k": {"x": np.array([[0.0, 1.0], [2.0, 1.0]])}}
 
 
 def test_rounds_are_whole_shuffled_and_cheap():
-    with worker_pool(specs("a", "b", "c"), target=serve_fake) as pool:
+    with WorkerPool(specs("a", "b", "c"), target=serve_fake) as pool:
         pool.give_inputs(INPUTS)
         pool.warm_up(["k"])
         pool.time_rounds("k", repeats=12, seed=0, give_logits=True)
@@ -82,7 +83,7 @@ def test_rounds_are_whole_shuffled_and_cheap():
 
 @pytest.mark.parametrize(("model", "reason"), [("crashes", "SIGKILL"), ("hangs", "no answer in 2 s")])
 def test_a_lost_worker_is_named_and_the_rest_goes_on(model, reason):
-    with worker_pool(specs("good", model), call_timeout_s=2, target=serve_fake) as pool:
+    with WorkerPool(specs("good", model), call_timeout_s=2, target=serve_fake) as pool:
         pool.give_inputs(INPUTS)
         pool.warm_up(["k"])
         pool.time_rounds("k", repeats=6, seed=0)
@@ -108,7 +109,7 @@ def test_launches_start_anew_and_their_rounds_are_told_apart():
 
 def test_workers_of_one_engine_stand_together_in_every_round():
     engines = {"a": "x", "b": "x", "c": "y", "d": "y"}
-    with worker_pool({name: EngineSpec(one, "good") for name, one in engines.items()}, target=serve_fake) as pool:
+    with WorkerPool({name: EngineSpec(one, "good") for name, one in engines.items()}, target=serve_fake) as pool:
         pool.give_inputs(INPUTS)
         pool.time_rounds("k", repeats=8, seed=0)
     orders = pool.samples.orders["k"]
@@ -118,15 +119,15 @@ def test_workers_of_one_engine_stand_together_in_every_round():
 
 
 def test_refusals():
-    with worker_pool(specs("good", "refuses"), target=serve_fake) as pool:
+    with WorkerPool(specs("good", "refuses"), target=serve_fake) as pool:
         assert pool.names == ["good"]
     assert pool.samples.failures == {"refuses": "no such model"}
     with (
         pytest.raises(AnatomyError, match=r"no engine is left.*no such model"),
-        worker_pool(specs("refuses"), target=serve_fake),
+        WorkerPool(specs("refuses"), target=serve_fake),
     ):
         pass
-    with pytest.raises(ProviderError, match="no GPU here"), worker_pool(specs("no provider"), target=serve_fake):
+    with pytest.raises(ProviderError, match="no GPU here"), WorkerPool(specs("no provider"), target=serve_fake):
         pass
 
 
@@ -156,9 +157,9 @@ def interrupted_at_once(pool):
 
 def test_no_worker_outlives_a_killed_parent():
     script = (
-        "import time; from test_bench_harness import serve_fake, specs, worker_pool\n"
+        "import time; from test_bench_harness import WorkerPool, serve_fake, specs\n"
         "if __name__ == '__main__':\n"
-        "    with worker_pool(specs('a', 'b'), target=serve_fake) as pool:\n"
+        "    with WorkerPool(specs('a', 'b'), target=serve_fake) as pool:\n"
         "        print(*(facts['pid'] for facts in pool.facts.values()), flush=True)\n"
         "        time.sleep(60)\n"
     )

@@ -6,15 +6,16 @@ import shutil
 import pytest
 from conftest import rewrite_manifest, run
 
+from anatomy_export.bench.contestants import Contestant, reference_of
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.tables import bench_notes, named_precision
-from anatomy_export.bench.timing import BenchRequest, Contestant, _contestants, reference_of
-from anatomy_export.bench.variants import Variant, _Maker
+from anatomy_export.bench.timing import BenchRequest, contestants_of
+from anatomy_export.bench.variants import BundleMaker, Variant
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.evaluation.precision_gate import chosen_precision
 from anatomy_export.exporter.precision import convert_precision
-from anatomy_export.jobs import export as pipeline
+from anatomy_export.jobs import bench_bundles
 
 
 def variant(mode: str, precision: str, source: str = "s") -> Variant:
@@ -37,10 +38,10 @@ def test_without_one_it_is_the_dense_of_another_precision_of_the_same_model():
 
 def test_only_onnx_runtime_times_other_precisions():
     variants = [variant("dense", "fp32"), variant("dense", "int8")]
-    named = [one.name for one in _contestants(BenchRequest(engines=("torch", "ort")), variants)]
+    named = [one.name for one in contestants_of(BenchRequest(engines=("torch", "ort")), variants)]
     assert named == ["torch dense fp32", "ort dense fp32", "ort dense int8"]
     with pytest.raises(AnatomyError, match="no engine of torch times these precisions; next step: add ort"):
-        _contestants(BenchRequest(engines=("torch",)), variants[1:])
+        contestants_of(BenchRequest(engines=("torch",)), variants[1:])
 
 
 def test_an_int8_bundle_is_timed_and_shown(made_bundle, tmp_path):
@@ -90,9 +91,9 @@ def test_a_target_cpu_of_nothing_is_wrong_usage(arguments, message):
 def test_int8_variants_are_made_for_the_target_cpu_that_was_asked_for(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path))
-    monkeypatch.setattr(pipeline, "run_export", lambda request, progress: asked.append(request))
+    monkeypatch.setattr(bench_bundles, "run_export", lambda request, progress: asked.append(request))
     for target_cpu in ("portable", "native"):
-        maker = _Maker("bert", "identity", 16, target_cpu, Progress())
+        maker = BundleMaker("bert", "identity", 16, target_cpu, bench_bundles.make_bundle, Progress())
         for precision in ("int8", "fp16"):
             maker.bundle("dense", None, None, "ort", precision)
     assert [one.precision.target_cpu for one in asked] == ["portable", None, "native", None]

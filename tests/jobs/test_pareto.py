@@ -7,8 +7,9 @@ import pytest
 from conftest import files_that_tell, run, tiny_checkpoint
 
 from anatomy_export.bench import latency_table as latency
-from anatomy_export.bench.harness import Measured, Samples
+from anatomy_export.bench.measure import ONE_INPUT
 from anatomy_export.bench.plots import pareto_plot
+from anatomy_export.bench.rounds import Samples
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.metrics import compare_predictions, expected_drop
@@ -84,8 +85,8 @@ def test_latency_table_is_measured_once(tmp_path, monkeypatch):
 
 def test_the_table_is_time_by_dense_time_and_never_above_it():
     rounds = [{"a": 0.5, "b": 1.1, "1": 1.0} for _ in range(12)]
-    samples = Samples(rounds={latency.KEY: rounds}, launches={latency.KEY: [0] * 6 + [1] * 6})
-    table = latency._table(Measured(samples, {}), {"a": 0.25, "b": 0.75, "1": 1.0}, 1, 8, "a machine")
+    samples = Samples(rounds={ONE_INPUT: rounds}, launches={ONE_INPUT: [0] * 6 + [1] * 6})
+    table = latency._table(samples, {"a": 0.25, "b": 0.75, "1": 1.0}, 1, 8, "a machine")
     assert table.relative == pytest.approx((0.5, 1.0, 1.0))
     assert (table.dense_s, table.shares) == (1.0, (0.25, 0.75, 1.0))
 

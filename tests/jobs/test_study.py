@@ -11,7 +11,8 @@ from conftest import files_that_tell, refused, run, saved_dense, spawn, tiny_che
 
 from anatomy_export.bench import masked
 from anatomy_export.bench.engines import onnx_file
-from anatomy_export.bench.harness import Measured, Samples
+from anatomy_export.bench.measure import ONE_INPUT
+from anatomy_export.bench.rounds import Samples
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import load_dataset
@@ -247,20 +248,20 @@ def test_masked_models_are_timed_beside_the_dense_one(monkeypatch):
 
 
 def measured_as(seconds: dict[str, float]):
-    """What `measure` would give, without workers; it sees to it that there is a model to load."""
+    """What `measure_one_input` would give, without workers; it sees to it that there is a model to load."""
 
-    def measure(specs, work, **options):
+    def measure(specs, inputs, **options):
         for spec in specs.values():
             assert onnx_file(spec.model).is_file()
         rounds = [{name: seconds[name] for name in specs}] * 12
-        return Measured(Samples(rounds={masked.KEY: rounds}, launches={masked.KEY: [0] * 12}), {})
+        return Samples(rounds={ONE_INPUT: rounds}, launches={ONE_INPUT: [0] * 12})
 
     return measure
 
 
 def test_groups_of_masked_onnx_models(monkeypatch):
     monkeypatch.setattr(masked, "GROUP", 1)
-    monkeypatch.setattr(masked, "measure", measured_as({"dense": 0.4, "a": 0.4, "b": 0.2}))
+    monkeypatch.setattr(masked, "measure_one_input", measured_as({"dense": 0.4, "a": 0.4, "b": 0.2}))
     monkeypatch.setattr(masked, "export_onnx", lambda checkpoint, path, metadata: path.write_bytes(b"onnx"))
     checkpoint = tiny_checkpoint("bert")
     plan = random_plan(score_anatomy(checkpoint, BUILT_IN_PROBES, max_length=64), 30, seed=0)

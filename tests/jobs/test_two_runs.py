@@ -15,11 +15,12 @@ import filelock
 import pytest
 from conftest import run
 
-from anatomy_export.bench.variants import _Maker
+from anatomy_export.bench.variants import BundleMaker
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import MANIFEST, sole_writer, staged_directory, staged_file, write_atomic
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import PORTABLE
+from anatomy_export.jobs.bench_bundles import make_bundle
 
 WRITERS = {
     "directory": "staged_directory(target, {force})",
@@ -350,8 +351,8 @@ def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):
         with staged_directory(request.output, request.force) as staging:
             (staging / MANIFEST).write_text("{}")
 
-    monkeypatch.setattr("anatomy_export.jobs.export.run_export", slow_export)
-    maker, results = _Maker("bert", "f" * 64, 16, PORTABLE, Progress()), []
+    monkeypatch.setattr("anatomy_export.jobs.bench_bundles.run_export", slow_export)
+    maker, results = BundleMaker("bert", "f" * 64, 16, PORTABLE, make_bundle, Progress()), []
 
     def ask() -> None:
         results.append(maker.bundle("dense", None, None, "ort", "fp32"))

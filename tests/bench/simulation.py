@@ -68,7 +68,7 @@ def compare_coverage(
             first.tolist(),
             second.tolist(),
             reference_launches=first_launches.tolist(),
-            own_launches=second_launches.tolist(),
+            launches=second_launches.tolist(),
         ).bounds
         assert bounds is not None
         inside += bounds[0] <= 1 <= bounds[1]
