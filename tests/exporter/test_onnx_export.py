@@ -64,7 +64,7 @@ def check_without_token_types(original: Checkpoint, folder: Path) -> dict[str, i
     loaded = with_token_types(original, folder / "m")
     export_onnx(loaded, folder / "model.onnx", metadata={})
     session = OnnxClassifier(folder / "model.onnx", loaded.tokenizer, 16)
-    assert session.input_names == ["input_ids", "attention_mask"]
+    assert list(session.session.input_types) == ["input_ids", "attention_mask"]
     for batch in verification_batches(loaded.tokenizer, ["the film is good", "awful"], 16):
         types = {"token_type_ids": batch["input_ids"] * 0} if original.model.config.model_type == "gpt2" else {}
         assert session.run(batch) == pytest.approx(torch_forward(original.model)({**batch, **types}), abs=1e-4)
