@@ -10,6 +10,7 @@ import onnx
 from anatomy_export.core.errors import AnatomyError, VerifyError
 from anatomy_export.core.files import MANIFEST, sha256_file
 from anatomy_export.core.json_files import shortened
+from anatomy_export.core.names import first_names
 from anatomy_export.core.onnx_tensors import external_locations
 
 MOST_NAMED = 10
@@ -64,9 +65,9 @@ def check_files(directory: Path, files: dict[str, str]) -> list[str]:
     if not wrong:
         wrong = _strange_external_data(directory, files)
     if wrong:
-        more = f"; and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
+        listed = first_names(wrong, MOST_NAMED, separator="; ", counted=True)
         raise VerifyError(
-            f"{len(wrong)} of {len(files)} files are not as they were: {'; '.join(wrong[:MOST_NAMED])}{more}; "
+            f"{len(wrong)} of {len(files)} files are not as they were: {listed}; "
             "next step: copy the bundle again, or export it again"
         )
     return _left_over(directory, files)

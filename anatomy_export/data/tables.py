@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
+from anatomy_export.core.names import first_names
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 LARGEST_FIELD = 2**31 - 1
@@ -97,10 +98,9 @@ def _check_columns(table: Table, wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in table.columns:
             named = [f"{column[:NAME_SHOWN]}…" if len(column) > NAME_SHOWN else column for column in table.columns]
-            shown = ", ".join(named[:NAMES_SHOWN]) + (", …" if len(named) > NAMES_SHOWN else "")
             raise AnatomyError(
-                f"data {table.path}: no column '{name}', found {shown}; next step: name it with --text-column, "
-                "--label-column or --split-column, put the columns' names into a first row where there is none, or "
+                f"data {table.path}: no column '{name}', found {first_names(named, NAMES_SHOWN)}; next step: name it "
+                "with --text-column, --label-column or --split-column, put the columns' names into a first row where there is none, or "
                 "pass text alone to anatomy-export as --unlabelled"
             )
         if table.columns.count(name) > 1:

@@ -9,6 +9,7 @@ from math import sqrt
 import numpy as np
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
+from anatomy_export.core.names import first_names
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.labels import is_generic
 from anatomy_export.data.loading import SPLIT_SEED, Dataset, Examples
@@ -174,8 +175,5 @@ def _complaint(fit: LabelFit, data: Dataset, num_labels: int) -> str:
         majority = f"class {names[fit.majority]} ({fit.majority_share:.1%})"
         return f"data {data.name}: {right}, {more} than by always naming {majority}"
     moved = [(names[index], names[other]) for index, other in enumerate(fit.order) if index != other]
-    shown = ", ".join(f"label {label} is its {output}" for output, label in moved[:CLASSES_SHOWN])
-    more = ", …" if len(moved) > CLASSES_SHOWN else ""
-    return (
-        f"data {data.name}: {right}, and on {fit.order_accuracy:.1%} with the classes in another order: {shown}{more}"
-    )
+    shown = first_names([f"label {label} is its {output}" for output, label in moved], CLASSES_SHOWN)
+    return f"data {data.name}: {right}, and on {fit.order_accuracy:.1%} with the classes in another order: {shown}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import filelock
 import pytest
 
+from anatomy_export.core import cache as cache_module
 from anatomy_export.core import packages as fetch
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
@@ -82,7 +83,7 @@ def test_a_cache_that_cannot_be_written_names_its_variable(cache: Path, monkeypa
 
 
 def test_a_wait_for_another_process_is_said(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(fetch, "WAIT_UNSAID_S", 0.05)
+    monkeypatch.setattr(cache_module, "WAIT_UNSAID_S", 0.05)
     entry, progress, inside = tmp_path / "cache" / "entry", Progress(), threading.Event()
 
     def wait() -> None:
