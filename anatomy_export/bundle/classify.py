@@ -29,11 +29,16 @@ class Classifier:
 
     def logits(self, text: str) -> np.ndarray:
         """Logits (classes,) of one sentence. Raises ValueError where it is empty or holds no token."""
-        one = self.tokenizer.encode(text)
-        if not text.strip() or not one.ids:
+        encoded = self.tokenizer.encode(text)
+        if not text.strip() or not encoded.ids:
             raise ValueError(f"no token in the text {text!r}; next step: pass text that is not empty")
-        values = {"input_ids": one.ids, "attention_mask": one.attention_mask, "token_type_ids": one.type_ids}
-        inputs = {each.name: np.array([values[each.name]], dtype=np.int64) for each in self.session.get_inputs()}
+        values = {
+            "input_ids": encoded.ids,
+            "attention_mask": encoded.attention_mask,
+            "token_type_ids": encoded.type_ids,
+        }
+        names = [value.name for value in self.session.get_inputs()]
+        inputs = {name: np.array([values[name]], dtype=np.int64) for name in names}
         return self.session.run(["logits"], inputs)[0][0]
 
     def __call__(self, text: str) -> tuple[str, float]:

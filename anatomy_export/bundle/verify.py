@@ -131,7 +131,7 @@ def _report(
 
 def _timed(manifest: BundleManifest) -> tuple[int, ...]:
     """Token ids of the longest reference text of at most `TIMED_TOKENS`, else of the shortest."""
-    lengths = sorted((one.input_ids for one in manifest.references), key=len)
+    lengths = sorted((reference.input_ids for reference in manifest.references), key=len)
     return max((ids for ids in lengths if len(ids) <= TIMED_TOKENS), key=len, default=lengths[0])
 
 
@@ -190,19 +190,21 @@ def _check_plan(directory: Path, manifest: BundleManifest) -> Check:
 
 def _check_tokenizer(directory: Path, manifest: BundleManifest, tokenizers) -> Check:
     """Does the tokenizer in the bundle give the ids that are recorded?"""
-    texts = [one for one in manifest.references if one.text is not None]
-    if not texts or "tokenizer.json" not in manifest.files:
-        return Check("tokenizer", None, "no tokenizer.json" if texts else "the reference texts are not recorded")
+    references = [reference for reference in manifest.references if reference.text is not None]
+    if not references or "tokenizer.json" not in manifest.files:
+        return Check("tokenizer", None, "no tokenizer.json" if references else "the reference texts are not recorded")
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(inside(directory, "tokenizer.json")))
         tokenizer.no_padding()
         tokenizer.enable_truncation(manifest.max_length, direction=manifest.truncation_side)
-        wrong = sum(tuple(tokenizer.encode(one.text).ids) != one.input_ids for one in texts)
+        wrong = sum(tuple(tokenizer.encode(reference.text).ids) != reference.input_ids for reference in references)
     except Exception as error:
         return Check("tokenizer", False, f"tokenizer.json cannot be used ({first_line(error)[:200]})")
     if wrong:
-        return Check("tokenizer", False, f"other token ids than recorded for {wrong} of {len(texts)} reference texts")
-    return Check("tokenizer", True, f"the recorded token ids for {len(texts)} reference texts")
+        return Check(
+            "tokenizer", False, f"other token ids than recorded for {wrong} of {len(references)} reference texts"
+        )
+    return Check("tokenizer", True, f"the recorded token ids for {len(references)} reference texts")
 
 
 def _check_int8_weights(manifest: BundleManifest, flags: Collection[str], machine: str) -> Check:

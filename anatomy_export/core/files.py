@@ -173,7 +173,7 @@ def _claimed(target: Path, kind: str, check: Callable[[], None], *, alone: bool)
         with signals_held():
             created = _make_parents(target.parent)
             with decision_lock(target):
-                others = [one for one in live_claims(target) if alone or one.kind == IN_PLACE]
+                others = [claim for claim in live_claims(target) if alone or claim.kind == IN_PLACE]
                 check()
                 if others:
                     raise AnatomyError(

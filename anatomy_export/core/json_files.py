@@ -47,9 +47,9 @@ class JsonFile:
         if not isinstance(body, dict):
             raise self.error(f"holds {shortened(body)}, expected an object")
         for field, expected in (("format_version", format_version), ("kind", kind)):
-            found = body.get(field)
-            if expected is not None and (found != expected or type(found) is not type(expected)):
-                raise self.error(f"{field.replace('_', ' ')} {shortened(found)}, expected {expected!r}")
+            value = body.get(field)
+            if expected is not None and (value != expected or type(value) is not type(expected)):
+                raise self.error(f"{field.replace('_', ' ')} {shortened(value)}, expected {expected!r}")
         return body
 
     def convert(self, body: Any, kind: type[T]) -> T:

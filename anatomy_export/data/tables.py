@@ -100,8 +100,8 @@ def _check_columns(table: Table, wanted: Sequence[str]) -> None:
             named = [f"{column[:NAME_SHOWN]}…" if len(column) > NAME_SHOWN else column for column in table.columns]
             raise AnatomyError(
                 f"data {table.path}: no column '{name}', found {first_names(named, NAMES_SHOWN)}; next step: name it "
-                "with --text-column, --label-column or --split-column, put the columns' names into a first row where there is none, or "
-                "pass text alone to anatomy-export as --unlabelled"
+                "with --text-column, --label-column or --split-column, put the columns' names into a first row where "
+                "there is none, or pass text alone to anatomy-export as --unlabelled"
             )
         if table.columns.count(name) > 1:
             raise AnatomyError(

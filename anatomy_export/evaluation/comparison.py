@@ -119,23 +119,23 @@ def compare_all(
 ) -> tuple[Comparison, ...]:
     """Compare each of `others` with the reference: logits (batch, classes), one array for each of `shapes`."""
     return tuple(
-        compare_logits(f"{reference_name} vs {name}", expected, found, shape, tolerance)
+        compare_logits(f"{reference_name} vs {name}", expected, computed, shape, tolerance)
         for name, logits in others.items()
-        for shape, expected, found in zip(shapes, reference, logits, strict=True)
+        for shape, expected, computed in zip(shapes, reference, logits, strict=True)
     )
 
 
 def compare_logits(
-    name: str, expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], tolerance: float
+    name: str, expected: np.ndarray, computed: np.ndarray, shape: tuple[int, ...], tolerance: float
 ) -> Comparison:
     """Compare logits (batch, classes) computed for inputs of `shape` (batch, sequence), by `scaled_tolerance`."""
     tolerance = scaled_tolerance(expected, tolerance)
     with np.errstate(invalid="ignore"):
-        error = np.abs(expected - found)
-    finite = bool(np.isfinite(expected).all() and np.isfinite(found).all())
+        error = np.abs(expected - computed)
+    finite = bool(np.isfinite(expected).all() and np.isfinite(computed).all())
     ranked = np.sort(expected, axis=-1)
     clear = ranked[:, -1] - ranked[:, -2] > 2 * tolerance if expected.shape[-1] > 1 else np.zeros(len(expected), bool)
-    same = expected.argmax(-1) == found.argmax(-1)
+    same = expected.argmax(-1) == computed.argmax(-1)
     return Comparison(
         name=name,
         shape=(int(shape[0]), int(shape[1])),

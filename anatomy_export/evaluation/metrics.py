@@ -67,5 +67,5 @@ class ValidationDrop:
 
 def validation_drop(dense: np.ndarray, pruned: np.ndarray, labels: np.ndarray) -> ValidationDrop:
     """As `compare_predictions` takes them."""
-    before, after = (float((own.argmax(1) == labels).mean()) for own in (dense, pruned))
+    before, after = (float((probabilities.argmax(1) == labels).mean()) for probabilities in (dense, pruned))
     return ValidationDrop(before, after, expected_drop(dense, pruned))

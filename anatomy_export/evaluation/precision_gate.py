@@ -77,7 +77,7 @@ def precision_gate(
 ) -> PrecisionGate:
     """By the `classes` that the converted file gives to validation texts, and those `expected` of the fp32 file, each
     (texts,)."""
-    accuracy, accuracy_fp32 = (float((found == labels).mean()) for found in (classes, expected))
+    accuracy, accuracy_fp32 = (float((predicted == labels).mean()) for predicted in (classes, expected))
     return PrecisionGate(len(labels), accuracy, accuracy_fp32, wanted.max_drop)
 
 

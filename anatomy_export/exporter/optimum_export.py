@@ -1,15 +1,13 @@
 """The other exporter: optimum's TorchScript export put through ONNX Runtime's own transformer optimizer."""
 
-import contextlib
 import copy
-import io
 import tempfile
-import warnings
 from pathlib import Path
 
 import onnx_ir as ir
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
+from anatomy_export.exporter.quiet import quiet
 from anatomy_export.models.checkpoint import Checkpoint
 
 
@@ -28,8 +26,7 @@ def export_with_optimum(checkpoint: Checkpoint, *, fuse: str) -> ir.Model:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-                warnings.simplefilter("ignore")
+            with quiet():
                 export(model, constructor(model.config), path, opset=17)
                 if fuse == "ort":
                     path = _fuse(path, checkpoint)

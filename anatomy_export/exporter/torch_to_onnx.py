@@ -1,12 +1,7 @@
 """A torch classifier to an ONNX graph of dynamic shape, fused for ONNX Runtime or in standard operators."""
 
-import contextlib
 import copy
-import io
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +12,20 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
+from anatomy_export.exporter.onnx_files import EXTERNAL_DATA_BYTES
+from anatomy_export.exporter.quiet import quiet
 from anatomy_export.models.checkpoint import Checkpoint
 from anatomy_export.models.families import family_of
 
 OPSET = 20
 STACK_TRACE = "pkg.torch.onnx.stack_trace"
-EXTERNAL_DATA_BYTES = 2**31 - 2**26
+CHATTER = (
+    "torch.onnx",
+    "torch.onnx._internal.exporter._registration",
+    "torch.export",
+    "onnxscript",
+    "onnx_ir",
+)
 FUSED_ATTENTION = ("Attention", "MultiHeadAttention")
 FUSED_GELU = ("BiasGelu", "Gelu", "FastGelu")
 
@@ -110,7 +113,7 @@ def _export_dynamo(checkpoint: Checkpoint, fuse: str) -> ir.Model:
     example = torch.full((2, 9), 5, dtype=torch.long)
     inputs = {"input_ids": example, "attention_mask": torch.ones_like(example), "token_type_ids": example * 0}
     try:
-        with _quiet(), torch.inference_mode():
+        with quiet(*CHATTER), torch.inference_mode():
             program = torch.onnx.export(
                 wrapper,
                 tuple(inputs[name] for name in names),
@@ -146,20 +149,3 @@ def _exportable(model):
             elif isinstance(child, NewGELUActivation):
                 setattr(parent, name, torch.nn.GELU("tanh"))
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter (optional operators, deprecations) off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    loggers.append(logging.getLogger("torch.onnx._internal.exporter._registration"))
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -23,7 +23,8 @@ from anatomy_export.evaluation.precision_gate import (
 )
 from anatomy_export.evaluation.tolerance import REFERENCE_TOLERANCE
 from anatomy_export.evaluation.torch_classifier import torch_forward
-from anatomy_export.exporter.precision import check_fp16_range, convert_precision
+from anatomy_export.exporter.fp16 import check_fp16_range
+from anatomy_export.exporter.precision import convert_precision
 from anatomy_export.jobs.export_job import ExportJob
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.prune import mask_neurons_

@@ -211,7 +211,7 @@ def refuse_wrapped_names(source: str, missing: Collection[str], unexpected: Iter
                     f"model {source}: tensor {name} is named as {wrapper} does it, not as transformers saves a model; "
                     f"next step: {hint}"
                 )
-        prefix = next((name.removesuffix(one) for one in missing if name.endswith(f".{one}")), None)
+        prefix = next((name.removesuffix(known) for known in missing if name.endswith(f".{known}")), None)
         if prefix is not None:
             raise AnatomyError(
                 f"model {source}: every tensor has the prefix '{prefix}' (as {name}); next step: load the weights "
@@ -238,7 +238,7 @@ def _stored_types(source: str) -> dict[str, str]:
     A file that cannot be read is left out: loading it says what is wrong.
     """
     path = Path(source)
-    files = sorted(one for one in path.iterdir() if WEIGHT_FILES.fullmatch(one.name)) if path.is_dir() else []
+    files = sorted(file for file in path.iterdir() if WEIGHT_FILES.fullmatch(file.name)) if path.is_dir() else []
     safe = [file for file in files if file.suffix == ".safetensors"]
     types: dict[str, str] = {}
     for file in safe:
@@ -247,7 +247,7 @@ def _stored_types(source: str) -> dict[str, str]:
     for file in () if safe else files:
         with suppress(Exception):
             tensors = torch.load(file, map_location="meta", weights_only=True)
-            types |= {name: str(one.dtype) for name, one in tensors.items() if isinstance(one, torch.Tensor)}
+            types |= {name: str(tensor.dtype) for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
     return types
 
 

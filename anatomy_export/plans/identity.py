@@ -45,31 +45,31 @@ class RecordedLogits:
         if not all(isfinite(logit) for row in self.logits for logit in row):
             raise ValueError("a logit is not finite")
 
-    def check(self, found: np.ndarray, sequences: Sequence[int] | None = None, *, probabilities: bool = False) -> None:
+    def check(self, logits: np.ndarray, sequences: Sequence[int] | None = None, *, probabilities: bool = False) -> None:
         """Raise AnatomyError unless a model's logits are the recorded ones.
 
         The tolerance is `TOLERANCE` of the largest recorded logit: float32 differs from one program to another by a
         hundredth of that, an approximated GELU by more.
 
         Args:
-            found: (sequences, classes).
+            logits: (sequences, classes).
             sequences: which of the recorded ones these are; None for all.
-            probabilities: `found` are the softmax of the logits.
+            probabilities: what is passed as `logits` is their softmax.
         """
         recorded = softmax(np.array(self.logits)) if probabilities else np.array(self.logits)
         rows = list(range(len(recorded)) if sequences is None else sequences)
         expected = recorded[rows]
-        if found.shape != expected.shape:
-            raise self.other_output(found.shape[1:])
+        if logits.shape != expected.shape:
+            raise self.other_output(logits.shape[1:])
         tolerance = max(TOLERANCE * float(np.abs(recorded).max()), LEAST_TOLERANCE)
-        difference = np.nan_to_num(np.abs(found - expected), nan=np.inf)
+        difference = np.nan_to_num(np.abs(logits - expected), nan=np.inf)
         if difference.max() <= tolerance:
             return
         row, label = np.unravel_index(difference.argmax(), difference.shape)
         raise AnatomyError(
             "plan was made for another model with the same FFN weights: for the recorded sequence of "
             f"{len(self.input_ids[rows[row]])} tokens that model's output {label} is {expected[row, label]:.6g}, this "
-            f"one's is {found[row, label]:.6g} (tolerance {tolerance:.1e}); {HINT}"
+            f"one's is {logits[row, label]:.6g} (tolerance {tolerance:.1e}); {HINT}"
         )
 
     def other_output(self, shape: Sequence[int]) -> AnatomyError:

@@ -15,7 +15,8 @@ from anatomy_export.core.target_cpu import target_cpu_note
 from anatomy_export.evaluation.judge import Judge
 from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import FP32, Precision, PrecisionReport
-from anatomy_export.exporter.precision import check_fp16_range, convert_precision
+from anatomy_export.exporter.fp16 import check_fp16_range
+from anatomy_export.exporter.precision import convert_precision
 from anatomy_export.plans.identity import ffn_fingerprint
 from anatomy_export.plans.plan import PrunePlan
 from anatomy_export.plans.repair import Repair

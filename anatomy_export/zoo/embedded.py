@@ -107,24 +107,26 @@ def _build_bert(minilm: Path) -> Checkpoint:
     return Checkpoint(model, _minilm_tokenizer(minilm))
 
 
-def _build_gpt2(minilm: Path) -> Checkpoint:
-    transformers.set_seed(0)
-    embeddings = transformers.BertModel.from_pretrained(minilm).embeddings.word_embeddings.weight
-    tokenizer = _minilm_tokenizer(minilm)
+def _new_gpt2(tokenizer, **shape: int) -> transformers.PreTrainedModel:
+    """A GPT-2 of this shape, else of the published one, for a tokenizer that is fitted to it."""
     fit_tokenizer(tokenizer, gpt2.FAMILY)
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
-        n_positions=128,
-        n_embd=embeddings.shape[1],
-        n_layer=6,
-        n_head=6,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.cls_token_id,
         eos_token_id=tokenizer.sep_token_id,
         use_cache=False,
+        **shape,
         **_labels(),
     )
-    model = transformers.GPT2ForSequenceClassification(config)
+    return transformers.GPT2ForSequenceClassification(config)
+
+
+def _build_gpt2(minilm: Path) -> Checkpoint:
+    transformers.set_seed(0)
+    embeddings = transformers.BertModel.from_pretrained(minilm).embeddings.word_embeddings.weight
+    tokenizer = _minilm_tokenizer(minilm)
+    model = _new_gpt2(tokenizer, n_positions=128, n_embd=embeddings.shape[1], n_layer=6, n_head=6)
     # At unit variance: MiniLM's own (standard deviation 0.056) drowns in what fresh blocks add, and costs points.
     model.transformer.wte.weight.data.copy_(embeddings.data / embeddings.data.std())
     model.transformer.wte.weight.requires_grad = False
@@ -221,20 +223,7 @@ def _bert_base(tokenizer) -> transformers.PreTrainedModel:
     )
 
 
-def _gpt2_base(tokenizer) -> transformers.PreTrainedModel:
-    fit_tokenizer(tokenizer, gpt2.FAMILY)
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.cls_token_id,
-        eos_token_id=tokenizer.sep_token_id,
-        use_cache=False,
-        **_labels(),
-    )
-    return transformers.GPT2ForSequenceClassification(config)
-
-
-RANDOM_MODELS = {"bert-base": _bert_base, "gpt2-base": _gpt2_base}
+RANDOM_MODELS = {"bert-base": _bert_base, "gpt2-base": _new_gpt2}
 
 
 def _random(name: str, progress: Progress) -> ModelSource:

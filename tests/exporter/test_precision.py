@@ -14,7 +14,8 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import int8_weights, needs_reduced_range, saturates
 from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.precision_gate import PrecisionReport, chosen_precision, precision_gate
-from anatomy_export.exporter.precision import convert_precision, unpack_attention_
+from anatomy_export.exporter.int8 import unpack_attention_
+from anatomy_export.exporter.precision import convert_precision
 from anatomy_export.exporter.torch_to_onnx import export_onnx, operator_counts
 from anatomy_export.jobs import export_checks as checks
 from anatomy_export.jobs.export_request import ExportRequest

@@ -16,7 +16,8 @@ from test_onnx_surgery import INPUTS, KEEP, cut, masked, outputs, plan_of, quiet
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.evaluation.precision_gate import chosen_precision
-from anatomy_export.exporter.precision import check_fp16_range, convert_precision
+from anatomy_export.exporter.fp16 import check_fp16_range
+from anatomy_export.exporter.precision import convert_precision
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 from anatomy_export.plans.plan import read_plan
 from anatomy_export.surgery.model import OnnxModel
