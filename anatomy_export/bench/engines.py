@@ -5,7 +5,6 @@ device; without, inputs are placed on the device beforehand and the result stays
 when the device has finished.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,7 +19,6 @@ from anatomy_export.evaluation.inputs import Inputs
 
 Call = Callable[[], np.ndarray | None]
 ROOFLINE_SHAPE = (1024, 768, 3072)
-FIXED_STEPS = 300_000
 ORT_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -270,27 +268,6 @@ class OpenVinoRoofline(OpenVinoEngine):
         return super().prepare({"left": self.left})
 
 
-class FixedWorkEngine:
-    """No model: a call that does the same arithmetic twice, about 10 ms each, to time the harness itself.
-
-    It gives the seconds of both, (1, 2): the first comes after a wait for the parent, the second as in a tight loop.
-    """
-
-    def __init__(self, spec: EngineSpec):
-        self.facts = {"steps": FIXED_STEPS}
-
-    def prepare(self, inputs: Inputs) -> Call:
-        return lambda: np.array([[_fixed_work(), _fixed_work()]])
-
-
-def _fixed_work() -> float:
-    start = time.perf_counter()
-    total = 0
-    for step in range(FIXED_STEPS):
-        total += step
-    return time.perf_counter() - start
-
-
 def require_engines(engines: Iterable[str]) -> None:
     """Raise MissingExtraError where the library of one of `engines` is not installed."""
     for engine in engines:
@@ -323,5 +300,4 @@ _ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
     "roofline-torch": TorchRoofline,
     "roofline-ort": OrtRoofline,
     "roofline-openvino": OpenVinoRoofline,
-    "fixed-work": FixedWorkEngine,
 }
