@@ -11,6 +11,10 @@ from pathlib import Path
 
 from summarize import without_rounds, write_json
 
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "bench"))  # what times and simulates the harness itself
+from fixed_work import serve_fixed_work
+from simulation import interval_coverage
+
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.plots import latency_plot
 from anatomy_export.bench.rounds import WorkerPool
@@ -82,9 +86,6 @@ def against_best_dense(body: dict) -> dict:
 
 def harness() -> dict:
     """How often the interval of two equal engines contains 1 in simulation, and what the harness adds to a call."""
-    sys.path.append(str(HERE.parent / "tests" / "bench"))
-    from simulation import interval_coverage
-
     calls = fixed_work_calls()
     return {
         "simulated_runs": SIMULATED_RUNS,
@@ -105,7 +106,7 @@ def fixed_work_calls() -> list[dict[str, float]]:
     What the harness adds to a call is the whole less twice the second half: the timing itself, and that the first half
     comes after a wait for the parent.
     """
-    with WorkerPool({"fixed-work": EngineSpec("fixed-work")}) as pool:
+    with WorkerPool({"fixed-work": EngineSpec("fixed-work")}, target=serve_fixed_work) as pool:
         pool.warm_up(["call"])
         seconds = []
         for _ in range(CALLS):

@@ -5,7 +5,6 @@ device; without, inputs are placed on the device beforehand and the result stays
 when the device has finished.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,7 +19,6 @@ from anatomy_export.evaluation.inputs import Inputs
 
 Call = Callable[[], np.ndarray | None]
 ROOFLINE_SHAPE = (1024, 768, 3072)
-FIXED_STEPS = 300_000
 ORT_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -183,16 +181,24 @@ class OpenVinoEngine:
     """OpenVINO on the CPU in float32, with its latency hint; left alone it computes in bfloat16 where the CPU can."""
 
     def __init__(self, spec: EngineSpec):
+        self._load(str(onnx_file(spec.model)), spec)
+
+    def _load(self, model: str | bytes, spec: EngineSpec) -> None:
         try:
             import openvino
         except ImportError as error:
             raise MissingExtraError("openvino", "openvino") from error
         core = openvino.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": spec.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
         try:
-            self.request = _openvino_request(core, core.read_model(str(onnx_file(spec.model))), spec)
+            compiled = core.compile_model(core.read_model(model), "CPU", settings)
         except RuntimeError as error:
             raise AnatomyError(f"OpenVINO cannot load {spec.model}: {str(error)[:300]}") from error
-        compiled = self.request.get_compiled_model()
+        self.request = compiled.create_infer_request()
         self.names = [port.get_any_name() for port in compiled.inputs]
         self.facts = {
             "openvino": openvino.__version__,
@@ -249,52 +255,17 @@ class OrtRoofline:
         return lambda: self.session.run(None, {"left": self.left})[0]
 
 
-class OpenVinoRoofline:
+class OpenVinoRoofline(OpenVinoEngine):
     """The same product by OpenVINO."""
 
     def __init__(self, spec: EngineSpec):
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError("openvino", "openvino") from error
         rows, inner, columns = ROOFLINE_SHAPE
-        core = openvino.Core()
-        self.request = _openvino_request(core, core.read_model(matmul_model(inner, columns)), spec)
+        self._load(matmul_model(inner, columns), spec)
         self.left = np.random.default_rng(0).random((rows, inner), dtype=np.float32)
-        self.facts = {"flops": 2 * rows * inner * columns, "openvino": openvino.__version__}
+        self.facts["flops"] = 2 * rows * inner * columns
 
     def prepare(self, inputs: Inputs) -> Call:
-        return lambda: next(iter(self.request.infer({"left": self.left}, share_inputs=True).values()))
-
-
-def _openvino_request(core, model, spec: EngineSpec):
-    settings = {
-        "INFERENCE_NUM_THREADS": spec.threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    return core.compile_model(model, "CPU", settings).create_infer_request()
-
-
-class FixedWorkEngine:
-    """No model: a call that does the same arithmetic twice, about 10 ms each, to time the harness itself.
-
-    It gives the seconds of both, (1, 2): the first comes after a wait for the parent, the second as in a tight loop.
-    """
-
-    def __init__(self, spec: EngineSpec):
-        self.facts = {"steps": FIXED_STEPS}
-
-    def prepare(self, inputs: Inputs) -> Call:
-        return lambda: np.array([[_fixed_work(), _fixed_work()]])
-
-
-def _fixed_work() -> float:
-    start = time.perf_counter()
-    total = 0
-    for step in range(FIXED_STEPS):
-        total += step
-    return time.perf_counter() - start
+        return super().prepare({"left": self.left})
 
 
 def require_engines(engines: Iterable[str]) -> None:
@@ -329,5 +300,4 @@ _ENGINES: dict[str, Callable[[EngineSpec], Engine]] = {
     "roofline-torch": TorchRoofline,
     "roofline-ort": OrtRoofline,
     "roofline-openvino": OpenVinoRoofline,
-    "fixed-work": FixedWorkEngine,
 }

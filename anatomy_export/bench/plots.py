@@ -16,13 +16,9 @@ def latency_plot(bodies: list[dict]) -> bytes | None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    results = [one for body in bodies for one in body["results"]]
-    shapes = dict.fromkeys((one["batch"], one["seq_len"]) for one in results if one["removed_share"])
-    panels = {
-        f"batch {batch}, {length} tokens": [one for one in results if (one["batch"], one["seq_len"]) == (batch, length)]
-        for batch, length in shapes
-    }
-    return _draw(panels, "median latency, ms", lambda one: 1e3 * one["median_s"])
+    rows = [row for body in bodies for row in body["results"]]
+    title = "batch {batch}, {seq_len} tokens"
+    return _draw(rows, title, "median latency, ms", lambda row: 1e3 * row["median_s"])
 
 
 def paper_plot(body: dict) -> bytes | None:
@@ -31,24 +27,21 @@ def paper_plot(body: dict) -> bytes | None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    kinds = dict.fromkeys((one["texts"], one["layout"]) for one in body["results"] if one["removed_share"])
-    panels = {
-        f"{texts}, {layout}": [one for one in body["results"] if (one["texts"], one["layout"]) == (texts, layout)]
-        for texts, layout in kinds
-    }
-    return _draw(panels, "seconds for the job", lambda one: one["total_s"])
+    return _draw(body["results"], "{texts}, {layout}", "seconds for the job", lambda row: row["total_s"])
 
 
-def _draw(panels: dict[str, list[dict]], unit: str, measure: Callable[[dict], float]) -> bytes | None:
+def _draw(rows: list[dict], title: str, unit: str, measure: Callable[[dict], float]) -> bytes | None:
+    """A panel for each `title`, a format of a row's fields, under which a plan removed something."""
+    panels = dict.fromkeys(title.format_map(row) for row in rows if row["removed_share"])
     if not panels:
         return None
     columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
-    figure = _figure(figsize=(5.5 * columns, 4.2 * rows))
-    for panel, (title, results) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, columns, panel)
-        _draw_panel(axes, results, measure)
-        axes.set_title(title)
+    lines = -(-len(panels) // columns)
+    figure = _figure(figsize=(5.5 * columns, 4.2 * lines))
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, number)
+        _draw_panel(axes, [row for row in rows if title.format_map(row) == panel], measure)
+        axes.set_title(panel)
         axes.set_xlabel("FFN neurons removed, %")
         axes.set_ylabel(unit)
         axes.set_ylim(bottom=0)
@@ -67,17 +60,16 @@ def pareto_plot(body: dict) -> bytes:
     axes = figure.add_subplot()
     dense = body["results"]["dense"]
     axes.plot([1.0], [100 * dense["accuracy"]], "D", color="black", label="dense")
-    ways = {name: one for name, one in body["results"].items() if "speedup" in one and "criterion" in one}
-    for index, criterion in enumerate(dict.fromkeys(one["criterion"] for one in ways.values())):
-        same = [one for one in ways.values() if one["criterion"] == criterion]
+    ways = [way for way in body["results"].values() if "speedup" in way and "criterion" in way]
+    for index, criterion in enumerate(dict.fromkeys(way["criterion"] for way in ways)):
         for repaired, fill in ((True, f"C{index}"), (False, "none")):
-            own = [one for one in same if (one["compensate"] != "none") == repaired]
-            points = [[one["speedup"] for one in own], [100 * one["accuracy"] for one in own]]
+            group = [way for way in ways if way["criterion"] == criterion and (way["compensate"] != "none") == repaired]
+            points = [[way["speedup"] for way in group], [100 * way["accuracy"] for way in group]]
             label = criterion + (", repaired" if repaired else "")
             marker = MARKS[index % len(MARKS)]
             axes.plot(*points, marker, color=f"C{index}", markerfacecolor=fill, label=label, alpha=0.8)
     best = [body["results"][name] for name in body.get("non_dominated", ())]
-    axes.plot([one["speedup"] for one in best], [100 * one["accuracy"] for one in best], color="black", zorder=0)
+    axes.plot([way["speedup"] for way in best], [100 * way["accuracy"] for way in best], color="black", zorder=0)
     shape = f"batch {body['latency']['batch']}, {body['latency']['seq_len']} tokens"
     axes.set_xlabel(f"times the dense model's speed, {shape}")
     axes.set_ylabel("accuracy on validation, %")
@@ -100,33 +92,33 @@ def _svg(figure) -> bytes:
     return buffer.getvalue()
 
 
-def _draw_panel(axes, results: list[dict], measure: Callable[[dict], float]) -> None:
-    for index, engine in enumerate(dict.fromkeys(_engine(one) for one in results)):
-        own = [one for one in results if _engine(one) == engine]
-        dense = next((one for one in own if one["variant"] == "dense"), None)
+def _draw_panel(axes, rows: list[dict], measure: Callable[[dict], float]) -> None:
+    for index, engine in enumerate(dict.fromkeys(map(_engine, rows))):
+        of_engine = [row for row in rows if _engine(row) == engine]
+        dense = next((row for row in of_engine if row["variant"] == "dense"), None)
         style, color = LINES[index % len(LINES)], f"C{index}"
         for variant, marker in MARKERS.items():
-            line = sorted((one for one in own if one["variant"] == variant), key=lambda one: -one["keep_ratio"])
+            line = sorted((row for row in of_engine if row["variant"] == variant), key=lambda row: -row["keep_ratio"])
             line = [dense, *line] if dense and line else line
             if line:
-                removed, values = [100 * (1 - one["keep_ratio"]) for one in line], [measure(one) for one in line]
+                removed, values = [100 * (1 - row["keep_ratio"]) for row in line], [measure(row) for row in line]
                 fill = color if variant == "slice" else "none"
                 label = f"{engine} {variant}"
                 axes.plot(removed, values, style, color=color, marker=marker, markerfacecolor=fill, label=label)
         if dense:
-            _draw_ideal(axes, own, measure(dense), color, engine)
+            _draw_ideal(axes, of_engine, measure(dense), color, engine)
 
 
-def _draw_ideal(axes, own: list[dict], dense: float, color: str, engine: str) -> None:
+def _draw_ideal(axes, rows: list[dict], dense: float, color: str, engine: str) -> None:
     """What the dense time less the share of removed FLOPs would be; a lone dense engine is a dot."""
-    shares = sorted({(1 - one["keep_ratio"], one["removed_share"]) for one in own if one["removed_share"]})
+    shares = sorted({(1 - row["keep_ratio"], row["removed_share"]) for row in rows if row["removed_share"]})
     if not shares:
         axes.plot([0.0], [dense], "D", color=color, label=f"{engine} dense")
         return
-    removed = [0.0, *(100 * point[0] for point in shares)]
-    values = [dense * (1 - share) for share in (0.0, *(point[1] for point in shares))]
+    removed = [0.0, *(100 * neurons for neurons, _ in shares)]
+    values = [dense, *(dense * (1 - flops) for _, flops in shares)]
     axes.plot(removed, values, color=color, alpha=0.35, linewidth=4, label=f"{engine} ideal", zorder=0)
 
 
-def _engine(one: dict) -> str:
-    return one["engine"] + " bound" * one.get("io_binding", False) + " graph" * one.get("cuda_graph", False)
+def _engine(row: dict) -> str:
+    return row["engine"] + " bound" * row.get("io_binding", False) + " graph" * row.get("cuda_graph", False)

@@ -11,20 +11,12 @@ from anatomy_export.core.json_files import JsonFile
 
 FORMAT_VERSION = 3
 MUST_MATCH = (
-    ("kind",),
-    ("environment", "system"),
-    ("environment", "cpu"),
-    ("environment", "cpu_flags"),
-    ("environment", "cpus"),
-    ("environment", "threads"),
-    ("environment", "gpus"),
-    ("settings", "model"),
-    ("settings", "provider"),
-    ("settings", "precision"),
-    ("settings", "target_cpu"),
-    ("inputs_sha256",),
+    "kind",
+    *(f"environment.{name}" for name in ("system", "cpu", "cpu_flags", "cpus", "threads", "gpus")),
+    *(f"settings.{name}" for name in ("model", "provider", "precision", "target_cpu")),
+    "inputs_sha256",
 )
-MUST_MATCH_WHERE_KNOWN = (("settings", "model_fingerprint"),)
+MUST_MATCH_WHERE_KNOWN = ("settings.model_fingerprint",)
 
 
 @dataclass(frozen=True)
@@ -92,11 +84,11 @@ def compare_results(first: dict, second: dict, *, allow_different: bool = False)
         AnatomyError: another machine, other inputs or precision (unless `allow_different`), or nothing in common.
         MissingExtraError: both are of several launches, and scipy is not installed.
     """
+    sides = [(path, _at(first, path), _at(second, path)) for path in (*MUST_MATCH, *MUST_MATCH_WHERE_KNOWN)]
     different = [
-        f"{'.'.join(path)}: {_at(first, path)!r} against {_at(second, path)!r}"
-        for path in (*MUST_MATCH, *MUST_MATCH_WHERE_KNOWN)
-        if _at(first, path) != _at(second, path)
-        and (path in MUST_MATCH or None not in (_at(first, path), _at(second, path)))
+        f"{path}: {before!r} against {after!r}"
+        for path, before, after in sides
+        if before != after and (path in MUST_MATCH or None not in (before, after))
     ]
     if different and not allow_different:
         raise AnatomyError(
@@ -139,10 +131,10 @@ def _launches_of(body: dict, row: _TimedRow) -> list[int]:
     return launches[:count] if len(launches) >= count else [0] * count
 
 
-def _at(body: dict, path: tuple[str, ...]):
+def _at(body: dict, path: str):
     value: object = body
-    for name in path:
+    for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None
-    if path[-1] == "gpus" and isinstance(value, list):  # clocks vary from one moment to the next
+    if path == "environment.gpus" and isinstance(value, list):  # clocks vary from one moment to the next
         return [{name: gpu[name] for name in ("name", "driver_version") if name in gpu} for gpu in value]
     return value

@@ -19,28 +19,33 @@ def bench_rows(body: dict, *, intervals: bool = True) -> list[tuple[str, ...]]:
     a terminal of 80 columns, under `TERMINAL_HEADINGS`.
     """
     rows: list[tuple[str, ...]] = []
-    for one in body["results"]:
-        setting = " bound" * one["io_binding"] + " graph" * one["cuda_graph"]
+    for row in body["results"]:
+        setting = " bound" * row["io_binding"] + " graph" * row["cuda_graph"]
         rows.append(
             (
-                one["engine"] + setting,
-                named_precision(one),
-                f"{one['batch']}×{one['seq_len']}",
-                milliseconds(one["median_s"]),
-                ratio(one["speedup"], one["speedup_interval"]) + "?" * one["speedup_void"],
-                ratio(one["torch_speedup"], one["torch_speedup_interval"] if intervals else None),
-                ratio(one["closure"], one["closure_interval"] if intervals else None) + "?" * one["closure_void"],
-                MISSING if one["roofline_share"] is None else f"{100 * one['roofline_share']:.0f} %",
-                megabytes(one["peak_rss_bytes"]),
+                row["engine"] + setting,
+                named_precision(row),
+                f"{row['batch']}×{row['seq_len']}",
+                milliseconds(row["median_s"]),
+                _gain(row, "speedup"),
+                _gain(row, "torch_speedup", intervals),
+                _gain(row, "closure", intervals),
+                MISSING if row["roofline_share"] is None else f"{100 * row['roofline_share']:.0f} %",
+                megabytes(row["peak_rss_bytes"]),
             )
         )
-    return rows if intervals else [row[:-1] for row in rows]
+    return rows if intervals else [cells[:-1] for cells in rows]
 
 
-def named_precision(one: dict) -> str:
-    """A result's variant, with its precision where that is not fp32 and the name does not say so."""
-    precision = one.get("precision", "fp32")
-    return one["name"] if precision == "fp32" or precision in one["name"] else f"{one['name']} {precision}"
+def named_precision(row: dict) -> str:
+    """A row's variant, with its precision where that is not fp32 and the name does not say so."""
+    precision = row.get("precision", "fp32")
+    return row["name"] if precision == "fp32" or precision in row["name"] else f"{row['name']} {precision}"
+
+
+def _gain(row: dict, name: str, interval: bool = True) -> str:
+    """A ratio of a row, with its interval where asked for, and a question mark where it is void."""
+    return ratio(row[name], row[f"{name}_interval"] if interval else None) + "?" * row.get(f"{name}_void", False)
 
 
 def bench_notes(body: dict) -> list[str]:
@@ -55,7 +60,7 @@ def bench_notes(body: dict) -> list[str]:
     peak = body["roofline"]["flops_per_s"]
     if peak:
         notes.append(f"Matrix products reached {peak / 1e9:.0f} GFLOP/s in the same run: the peak that shares are of.")
-    if any(one.get("closure") is not None for one in body["results"]):
+    if any(row.get("closure") is not None for row in body["results"]):
         notes.append("Closure: time saved ÷ time that the removed FLOPs stand for; 0 saves nothing, 1 saves all of it.")
     if body["kind"] == "paper":
         notes.append("Same: texts whose class is the same bucketed as padded.")
@@ -64,14 +69,14 @@ def bench_notes(body: dict) -> list[str]:
 
 def _mixed_precisions(body: dict) -> list[str]:
     """Which ratios are between precisions: only those that a variant's own name tells."""
-    found = body["results"] if body["kind"] == "bench" else []
+    rows = body["results"] if body["kind"] == "bench" else []
     notes = [
-        f"× dense of {one['worker']} ({one['precision']}) is against {one['speedup_against']} in "
-        f"{one['speedup_against_precision']}."
-        for one in found
-        if one.get("precision") != one.get("speedup_against_precision")
+        f"× dense of {row['worker']} ({row['precision']}) is against {row['speedup_against']} in "
+        f"{row['speedup_against_precision']}."
+        for row in rows
+        if row.get("precision") != row.get("speedup_against_precision")
     ]
-    if any(one.get("precision", "fp32") != "fp32" and one["torch_speedup"] is not None for one in found):
+    if any(row.get("precision", "fp32") != "fp32" and row["torch_speedup"] is not None for row in rows):
         notes.append("× torch is against PyTorch in fp32, whatever the precision.")
     return list(dict.fromkeys(notes))
 
@@ -80,10 +85,10 @@ def _warnings(body: dict) -> list[str]:
     warnings = []
     if body["partial"]:
         warnings.append("Partial: the run was interrupted; these are the rounds done until then.")
-    warnings += [f"{one['worker']} failed and is missing: {one['reason']}" for one in body["failures"]]
-    if len(body["results"]) > 1 and all(one["speedup_interval"] is None for one in body["results"]):
+    warnings += [f"{failed['worker']} failed and is missing: {failed['reason']}" for failed in body["failures"]]
+    if len(body["results"]) > 1 and all(row["speedup_interval"] is None for row in body["results"]):
         warnings.append(f"No intervals: they take {MIN_ROUNDS} rounds or more; raise --repeats (paper: --examples).")
-    void = [_label(one) for one in body["results"] if one["speedup_void"] or one["closure_void"]]
+    void = [_label(row) for row in body["results"] if row["speedup_void"] or row["closure_void"]]
     if void:
         more = "--repeats" if body["kind"] == "bench" else "--examples"
         warnings.append(
@@ -91,7 +96,7 @@ def _warnings(body: dict) -> list[str]:
             f"{more}, or use a machine that is idle."
         )
     if body["unstable"]:
-        names = ", ".join(f"{one['worker']} ({one['input']})" for one in body["unstable"])
+        names = ", ".join(f"{unstable['worker']} ({unstable['input']})" for unstable in body["unstable"])
         warnings.append(f"Not stable when timing began: {names}; use a machine that is idle.")
     if body["never_quiet"]:
         warnings.append(
@@ -100,26 +105,26 @@ def _warnings(body: dict) -> list[str]:
     return warnings
 
 
-def _label(one: dict) -> str:
-    return f"{one['worker']} ({one['batch']}×{one['seq_len']})" if one["seq_len"] else one["worker"]
+def _label(row: dict) -> str:
+    return f"{row['worker']} ({row['batch']}×{row['seq_len']})" if row["seq_len"] else row["worker"]
 
 
 def paper_rows(body: dict, texts: str, *, intervals: bool = True) -> list[tuple[str, ...]]:
     """One row of text a worker and layout of the paper's job on `texts`, under `PAPER_HEADINGS`."""
     return [
         (
-            one["engine"],
-            one["name"],
-            one["layout"],
-            f"{one['total_s']:.2f}",
-            f"{one['examples_per_s']:.1f}",
-            ratio(one["speedup"], one["speedup_interval"] if intervals else None) + "?" * one["speedup_void"],
-            ratio(one["closure"], one["closure_interval"] if intervals else None) + "?" * one["closure_void"],
-            ratio(one["torch_speedup"], one["torch_speedup_interval"] if intervals else None),
-            MISSING if one["same_classes"] is None else f"{100 * one['same_classes']:.1f} %",
+            row["engine"],
+            row["name"],
+            row["layout"],
+            f"{row['total_s']:.2f}",
+            f"{row['examples_per_s']:.1f}",
+            _gain(row, "speedup", intervals),
+            _gain(row, "closure", intervals),
+            _gain(row, "torch_speedup", intervals),
+            MISSING if row["same_classes"] is None else f"{100 * row['same_classes']:.1f} %",
         )
-        for one in body["results"]
-        if one["texts"] == texts
+        for row in body["results"]
+        if row["texts"] == texts
     ]
 
 
@@ -127,26 +132,26 @@ def compare_rows(rows: list[dict]) -> list[tuple[str, ...]]:
     """Text for the rows of `compare_results`, under `COMPARE_HEADINGS`."""
     return [
         (
-            one["worker"],
-            str(one["batch"]),
-            str(one["seq_len"] or MISSING),
-            milliseconds(one["first_median_s"]),
-            milliseconds(one["second_median_s"]),
-            ratio(one["ratio"], one["ratio_interval"]) + "?" * one["ratio_void"],
+            row["worker"],
+            str(row["batch"]),
+            str(row["seq_len"] or MISSING),
+            milliseconds(row["first_median_s"]),
+            milliseconds(row["second_median_s"]),
+            _gain(row, "ratio"),
         )
-        for one in rows
+        for row in rows
     ]
 
 
 def compare_notes(rows: list[dict]) -> list[str]:
     """What a reader of the rows must know: which ratios have no interval, or one too wide to compare."""
     notes = []
-    if any(min(one["launches"]) < 2 for one in rows):
+    if any(min(row["launches"]) < 2 for row in rows):
         notes.append(
             "No interval: of a run of one launch nobody knows what was luck of its processes; repeat both with "
             "--launches 3 or more."
         )
-    if any(one["ratio_void"] for one in rows):
+    if any(row["ratio_void"] for row in rows):
         notes.append("Void (marked ?): no interval, or one wider than a tenth of the ratio.")
     return notes
 
@@ -183,7 +188,7 @@ def bench_markdown(body: dict) -> str:
 def paper_markdown(body: dict) -> str:
     """`bench.md` of the paper's job: one table a set of texts, and the notes."""
     parts = []
-    for texts in dict.fromkeys(one["texts"] for one in body["results"]):
+    for texts in dict.fromkeys(row["texts"] for row in body["results"]):
         parts.append(
             f"## {texts}\n\n{body['texts'][texts]}\n\n" + _named_table(PAPER_HEADINGS, paper_rows(body, texts))
         )

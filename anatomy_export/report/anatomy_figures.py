@@ -1,10 +1,10 @@
 """What an anatomy shows: layer similarity, strong neurons, and how far probes agree on them (figures 1–3a)."""
 
 from collections.abc import Iterable
-from itertools import combinations
 
 import numpy as np
 
+from anatomy_export.paper.anatomy_summary import strong_agreement
 from anatomy_export.report.figure import ALL, Figure, HeatMap, Panel, Row, Series, Sheet, TextTable
 from anatomy_export.report.sources import Score
 from anatomy_export.report.strong import Strong, strong_neurons
@@ -128,7 +128,8 @@ def _strong_list(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure
     shared = sum(int(mask.all(axis=0).sum()) for mask in strong.masks)
     full, total = int(np.argmax(strong.counts)), sum(score.widths)
     summary = (
-        f"{counted(strong.total, 'neuron')} of {total:,} ({percent(strong.total / total)}) with a {strong.words} for "
+        f"{counted(sum(strong.counts), 'neuron')} of {total:,} ({percent(sum(strong.counts) / total)}) with a "
+        f"{strong.words} for "
         f"one probe at least, {shared:,} for every probe. Layer {full} has most, {strong.counts[full]:,}. "
         f"In brackets: for how many of the {len(score.probes)} probes."
     )
@@ -153,7 +154,7 @@ def _overlap(score: Score, strong: Strong, notes: tuple[str, ...]) -> Figure:
         own_title="Strong neurons, overlap between probes",
         source=score.label,
         parts=(HeatMap(labels, "probe", "common ÷ all of both", tuple(sheets)),),
-        summary=_overlap_summary(score, strong, sheets),
+        summary=_overlap_summary(score, strong),
         notes=notes,
     )
 
@@ -174,19 +175,14 @@ def _sheet(mask: np.ndarray, layers: tuple[int, ...]) -> Sheet:
     return Sheet(values, hover, layers)
 
 
-def _overlap_summary(score: Score, strong: Strong, sheets: list[Sheet]) -> str:
-    pairs = list(combinations(range(len(score.probes)), 2))
-    if not pairs:
+def _overlap_summary(score: Score, strong: Strong) -> str:
+    if len(score.probes) < 2:
         return "With a single probe there is nothing to compare."
-
-    def mean(sheet: Sheet) -> float | None:
-        values = [sheet.values[pair] for pair in pairs if not np.isnan(sheet.values[pair])]
-        return float(np.mean(values)) if values else None
-
-    overall = mean(sheets[0])
+    overall, _ = strong_agreement(strong.anatomy)
     if overall is None:
         return "No probe has a strong neuron, so that there is nothing to compare."
-    known = {layer: value for layer, sheet in enumerate(sheets[1:]) if (value := mean(sheet)) is not None}
+    by_layer = {layer: strong_agreement(strong.anatomy, [layer])[0] for layer in range(len(score.widths))}
+    known = {layer: share for layer, share in by_layer.items() if share is not None}
     low, high = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     chance = ""
     if score.summary.jaccard_chance is not None and not strong.substitute:

@@ -39,7 +39,7 @@ def _score_facts(score: Score) -> Facts:
     return [
         ("model", f"{public_name(score.model)} ({score.family})"),
         ("size", f"{counted(len(score.widths), 'layer')} of {widths} FFN neurons"),
-        ("strong neurons", f"{of_all(strong.total, sum(score.widths))}, {strong.words}"),
+        ("strong neurons", f"{of_all(sum(strong.counts), sum(score.widths))}, {strong.words}"),
         ("probes", str(len(score.probes))),
         ("fingerprint", score.anatomy.fingerprint[:12]),
     ]

@@ -1,22 +1,25 @@
 """Which neurons a report shows as strong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.report.sources import Score
 
 
 @dataclass(frozen=True)
 class Strong:
-    """Which neurons are shown as strong: one boolean (P, n) a layer, similarity above `threshold`.
+    """The neurons that are strong in `anatomy`, whose threshold is lowered where `substitute`: none exceeds its own."""
 
-    `substitute`: none exceeds the anatomy's own threshold, so that the most similar ones stand in.
-    """
-
-    masks: tuple[np.ndarray, ...]
-    threshold: float
+    anatomy: Anatomy
     substitute: bool
+
+    @cached_property
+    def masks(self) -> list[np.ndarray]:
+        """Of each layer, which neurons are strong for a probe, (P, n)."""
+        return [self.anatomy.strong_mask(layer) for layer in range(self.anatomy.num_layers)]
 
     @property
     def counts(self) -> list[int]:
@@ -24,23 +27,13 @@ class Strong:
         return [int(mask.any(axis=0).sum()) for mask in self.masks]
 
     @property
-    def total(self) -> int:
-        """The same over all layers."""
-        return sum(self.counts)
-
-    @property
     def words(self) -> str:
-        return f"similarity above {self.threshold:.3g}"
+        return f"similarity above {self.anatomy.strong_threshold:.3g}"
 
 
 def strong_neurons(score: Score) -> Strong:
     """By the anatomy's threshold; where nothing exceeds it, by the quantile that the score names."""
-    threshold, lower = score.anatomy.strong_threshold, score.summary.quantile_threshold
-    strong = Strong(_masks(score, threshold), threshold, substitute=False)
-    if strong.total or lower is None:
+    strong, lower = Strong(score.anatomy, substitute=False), score.summary.quantile_threshold
+    if any(strong.counts) or lower is None:
         return strong
-    return Strong(_masks(score, lower), lower, substitute=True)
-
-
-def _masks(score: Score, threshold: float) -> tuple[np.ndarray, ...]:
-    return tuple(similarity > threshold for similarity in score.anatomy.neuron_similarity)
+    return Strong(replace(score.anatomy, strong_threshold=lower), substitute=True)

@@ -8,6 +8,7 @@ from math import isqrt
 
 import numpy as np
 
+from anatomy_export.paper.anatomy_summary import dangling_neurons
 from anatomy_export.report.figure import ALL, Figure, Panel, Series
 from anatomy_export.report.sources import Score
 from anatomy_export.report.strong import Strong
@@ -157,9 +158,7 @@ def _summary(score: Score, strong: Strong) -> str:
         return f"No neuron has a {strong.words} for any probe, so that the graph is empty."
     listed = ", ".join(f"{count:,}" for count in counts)
     empty = [layer for layer, count in enumerate(counts) if not count]
-    dangling = sum(
-        int((mask & ~below.any(axis=1, keepdims=True)).any(axis=0).sum()) for mask, below in pairwise(strong.masks)
-    )
+    dangling = sum(int(dangling_neurons(strong.anatomy, layer).sum()) for layer in range(len(counts)))
     return (
         f"Neurons with a {strong.words}, from layer 0 down: {listed}; that is "
         f"{percent(sum(counts) / sum(score.widths))} of all. "

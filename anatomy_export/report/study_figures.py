@@ -38,7 +38,7 @@ def _accuracy(study: Study) -> Figure | None:
             mark_size=9,
         ),
     ]
-    drawn = tuple(one for one in series if one.x)
+    drawn = tuple(line for line in series if line.x)
     return Figure(
         topic="Accuracy against neurons removed",
         number="5" if study.score.rule == "gpt2" else "4",

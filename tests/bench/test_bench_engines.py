@@ -10,6 +10,7 @@ from shutil import which
 import numpy as np
 import pytest
 from conftest import tiny_checkpoint
+from fixed_work import serve_fixed_work
 
 from anatomy_export.bench import placement
 from anatomy_export.bench.engines import EngineSpec, build_engine, fused_for, require_engines
@@ -72,7 +73,7 @@ def test_roofline_engines_say_their_flops_and_run(inputs):
 
 def test_the_harness_adds_little_to_a_call_of_ten_milliseconds():
     added = []
-    with WorkerPool({"fixed-work": EngineSpec("fixed-work")}) as pool:
+    with WorkerPool({"fixed-work": EngineSpec("fixed-work")}, target=serve_fixed_work) as pool:
         pool.warm_up(["call"])
         for _ in range(30):
             pool.time_rounds("call", repeats=1, seed=0, give_logits=True)

@@ -242,7 +242,7 @@ BAD = {
     ),
     "no interval": (
         change("study.json", lambda body: body["dense"].pop("interval")),
-        "missing required field interval",
+        "$.dense lacks interval",
     ),
     "layers": (
         change("study.json", lambda body: body["setups"]["bert-1"]["removed_per_layer"].pop()),
