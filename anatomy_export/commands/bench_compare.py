@@ -26,4 +26,4 @@ def compare(first: Path, second: Path, allow_different: bool, as_json: bool) -> 
         if body.get("partial"):
             click.echo(f"note: {path} is partial: its run was interrupted", err=True)
     table = bench_table(COMPARE_HEADINGS, compare_rows(rows))
-    print_answer(as_json, {"results": rows}, (table, *compare_notes(rows)))
+    print_answer(as_json, {"results": rows}, lambda: (table, *compare_notes(rows)))

@@ -93,7 +93,7 @@ def measure_and_write(
             image = None
             notes.append(f"No plot: {error}")
         write_results(result.body, staging, markdown=markdown(result.body), plot=image)
-    print_answer(as_json, result.body, (*tables(result.body), *notes, f"wrote {output}"))
+    print_answer(as_json, result.body, lambda: (*tables(result.body), *notes, f"wrote {output}"))
     if result.interrupted:
         click.echo(f"Error: interrupted; the rounds done so far are in {output}, marked partial", err=True)
         sys.exit(result.interrupted)

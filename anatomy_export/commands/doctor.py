@@ -26,7 +26,7 @@ def doctor(require: tuple[str, ...], as_json: bool) -> None:
 
     with Progress().stage("try each execution provider"):
         diagnosis = diagnose()
-    print_answer(as_json, asdict(diagnosis), (f"{name:<20} {value}" for name, value in _facts(diagnosis)))
+    print_answer(as_json, asdict(diagnosis), lambda: (f"{name:<20} {value}" for name, value in _facts(diagnosis)))
     require_providers(diagnosis, list(require))
 
 

@@ -190,7 +190,7 @@ def export(as_json: bool, **given) -> None:
     quiet_libraries()
     result = run_export(request, Progress())
     table = Table(("", "dense", "pruned", "change"), _rows(result), left=[""])
-    print_answer(as_json, result.as_dict(), (table, f"wrote {result.output}"))
+    print_answer(as_json, result.as_dict(), lambda: (table, f"wrote {result.output}"))
 
 
 def _rows(result) -> Iterator[Sequence[str]]:

@@ -36,4 +36,4 @@ def finetune(as_json: bool, **given) -> None:
     recipe = Recipe(**{name: given.pop(name) for name in ("epochs", "learning_rate", "batch_size", "seed")})
     result = run_finetune(recipe=recipe, progress=Progress(), **given)
     accuracy = "n/a" if result["accuracy"] is None else f"{100 * result['accuracy']:.2f} %"
-    print_answer(as_json, result, (f"accuracy on test {accuracy}", f"wrote {result['output']}"))
+    print_answer(as_json, result, lambda: (f"accuracy on test {accuracy}", f"wrote {result['output']}"))

@@ -75,7 +75,7 @@ def pareto(as_json: bool, **given) -> None:
     except MissingExtraError as error:
         progress.note(f"note: no plot ({error})")
     table = Table(HEADINGS, _rows(body), title="what no other way beats", left=["way"])
-    print_answer(as_json, body, (table, f"wrote {request.output}"))
+    print_answer(as_json, body, lambda: (table, f"wrote {request.output}"))
 
 
 def _rows(body: dict) -> Iterator[Sequence[str]]:

@@ -32,7 +32,7 @@ def report(as_json: bool, **given) -> None:
     written = run_report(ReportRequest(**given), Progress())
     more = f" and {written['figures_directory']}" if written["figures_directory"] else ""
     end = f"wrote {written['output']} ({written['size_bytes'] / 1e6:.1f} MB){more}"
-    print_answer(as_json, written, (*map(_figure_lines, written["figures"]), end))
+    print_answer(as_json, written, lambda: (*map(_figure_lines, written["figures"]), end))
 
 
 def _figure_lines(figure: dict) -> str:

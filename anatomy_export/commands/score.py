@@ -40,7 +40,7 @@ def score(as_json: bool, **given) -> None:
     body = run_score(request, Progress())
     table = Table(HEADINGS, _rows(body), title=f"anatomy of {body['model']}, mean of {len(body['probes'])} probes")
     body_printed = {**body, "output": str(request.output)}
-    print_answer(as_json, body_printed, (table, *_sentences(body), f"wrote {request.output}"))
+    print_answer(as_json, body_printed, lambda: (table, *_sentences(body), f"wrote {request.output}"))
 
 
 def _rows(body: dict) -> Iterator[Sequence[str]]:

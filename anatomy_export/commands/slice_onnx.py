@@ -104,7 +104,7 @@ def slice_onnx(as_json: bool, **given) -> None:
     removed = sum(layer.width - layer.kept for layer in result.layers)
     table = Table(HEADINGS, _rows(result), title=f"{removed:,} FFN neurons removed", left=["found as"])
     end = f"wrote {result.output}" if result.output else "dry run: nothing was written"
-    print_answer(as_json, result.as_dict(), (table, end))
+    print_answer(as_json, result.as_dict(), lambda: (table, end))
 
 
 def _rows(result) -> Iterator[Sequence[str] | None]:

@@ -57,7 +57,7 @@ def study(as_json: bool, **given) -> None:
     with kept_in(request.output):
         body = run_study(request, Progress())
     table = Table(HEADINGS, _rows(body), title="masked, test split", left=["setup"])
-    print_answer(as_json, body, (table, _dense_sentence(body["dense"]), f"wrote {request.output}"))
+    print_answer(as_json, body, lambda: (table, _dense_sentence(body["dense"]), f"wrote {request.output}"))
 
 
 def _rows(body: dict) -> Iterator[Sequence[str]]:

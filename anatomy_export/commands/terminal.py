@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -24,12 +24,12 @@ class Table:
     compact: bool = False
 
 
-def print_answer(as_json: bool, body: dict, parts: Iterable[str | Table]) -> None:
-    """Print `body` as one JSON object, or else the parts: lines and tables."""
+def print_answer(as_json: bool, body: dict, parts: Callable[[], Iterable[str | Table]]) -> None:
+    """Print `body` as one JSON object, or else the lines and tables that `parts` makes."""
     if as_json:
         click.echo(json.dumps(body))
         return
-    for part in parts:
+    for part in parts():
         print_table(part) if isinstance(part, Table) else click.echo(part)
 
 

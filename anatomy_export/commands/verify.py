@@ -26,7 +26,7 @@ def verify(directory: Path, as_json: bool) -> None:
     title = f"{report.bundle}: {report.mode}, {report.precision}"
     table = Table(HEADINGS, _rows(report), title=title, left=HEADINGS)
     parts = (table, f"ONNX Runtime {report.onnxruntime}, {report.cpu}") if len(report.checks) > 1 else ()
-    print_answer(as_json, report.as_dict(), parts)
+    print_answer(as_json, report.as_dict(), lambda: parts)
     report.raise_for_failures()
 
 
