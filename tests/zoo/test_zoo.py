@@ -105,5 +105,5 @@ def test_random_shape_is_made_once(trained, monkeypatch):
 
 def test_the_published_gpt2_shape_gets_no_token_types():
     tokenizer = tiny_checkpoint("bert").tokenizer
-    zoo._gpt2_base(tokenizer)
+    zoo._new_gpt2(tokenizer)
     assert tokenizer.model_input_names == ["input_ids", "attention_mask"]
