@@ -10,7 +10,7 @@ from anatomy_export.core.errors import AnatomyError, VerifyError
 
 if TYPE_CHECKING:
     from anatomy_export.paper.anatomy import Anatomy
-    from anatomy_export.plans.plan import PrunePlan
+    from anatomy_export.plan_files.plan import PrunePlan
 
 
 __all__ = ["AnatomyError", "VerifyError", "__version__", "load", "plan", "score", "slice_neurons"]
@@ -99,7 +99,7 @@ def plan(
     Raises:
         AnatomyError: an unknown preset or layer, a threshold that empties a layer, or too many strong neurons.
     """
-    from anatomy_export.models.families import family_of
+    from anatomy_export.models.supported_families import family_of
     from anatomy_export.paper.rule import paper_plan
     from anatomy_export.paper.thresholds import chosen_setup
 

@@ -4,9 +4,9 @@ import click
 
 from anatomy_export.commands.bench import bench
 from anatomy_export.commands.doctor import doctor
+from anatomy_export.commands.exit_codes import script_group
 from anatomy_export.commands.export import export
 from anatomy_export.commands.finetune import finetune
-from anatomy_export.commands.guard import script_group
 from anatomy_export.commands.pareto import pareto
 from anatomy_export.commands.plan import plan
 from anatomy_export.commands.report import report

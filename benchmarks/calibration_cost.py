@@ -13,11 +13,11 @@ from anatomy_export.bench.environment import describe_environment
 from anatomy_export.calibration.batches import calibration_batches
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
-from anatomy_export.criteria.measure import measure
 from anatomy_export.criteria.registry import Context
+from anatomy_export.criteria.scoring_pass import measure
 from anatomy_export.data.loading import movie_reviews
 from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.models.families import model_blocks
+from anatomy_export.models.supported_families import model_blocks
 from anatomy_export.planning.plan_maker import choose_widths, kept_neurons
 from anatomy_export.repair.refit import refit
 from anatomy_export.zoo.embedded import resolve_model

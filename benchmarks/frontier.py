@@ -21,7 +21,7 @@ from anatomy_export.data.loading import movie_reviews
 from anatomy_export.evaluation.metrics import compare_predictions
 from anatomy_export.evaluation.torch_classifier import class_probabilities
 from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.paper.study_setups import kept_sha256
 from anatomy_export.planning.sweep import PruneSpec, Refused, prune_each
 from anatomy_export.repair.refit import FITTED_TO

@@ -28,9 +28,9 @@ from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint
 from anatomy_export.models.prune import slice_neurons
+from anatomy_export.plan_files.plan import PrunePlan
+from anatomy_export.plan_files.repair_file import Repair
 from anatomy_export.planning.sweep import Pruned, PruneSpec, prune_each
-from anatomy_export.plans.plan import PrunePlan
-from anatomy_export.plans.repair import Repair
 from anatomy_export.zoo.embedded import resolve_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

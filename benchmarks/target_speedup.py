@@ -12,11 +12,11 @@ from summarize import without_rounds, write_json
 from anatomy_export.bench.timing import BenchRequest, run_bench
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.core.progress import Progress
-from anatomy_export.data.options import DataOptions
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.jobs.bench_bundles import make_bundle
 from anatomy_export.jobs.export import run_export
 from anatomy_export.jobs.export_request import ExportRequest
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.plan_files.plan import read_plan
 
 TARGET, BATCH, TOKENS, CALIBRATION_SENTENCES = 1.5, 1, 128, 64
 

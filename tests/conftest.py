@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from anatomy_export.cli import main
 from anatomy_export.core.json_files import checksum
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import FAMILIES, model_blocks
+from anatomy_export.models.supported_families import FAMILIES, model_blocks
 
 WORDS = [
     "the",

@@ -9,7 +9,7 @@ import numpy as np
 
 from anatomy_export.data.probes import BUILT_IN_PROBES
 from anatomy_export.paper.thresholds import layer_thresholds, preset_setup
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 
 TASKS = ("emotional tone, positive", "emotional tone, negative", None, None, "acting, positive", "plot, negative")
 FINGERPRINT = "ab" * 32

@@ -21,11 +21,11 @@ from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
 from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import mask_neurons_, slice_neurons
-from anatomy_export.plans.plan import LayerPlan, PrunePlan, identity_plan
-from anatomy_export.plans.repair import LayerRepair, Repair, read_repair
+from anatomy_export.models.supported_families import model_blocks
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan, identity_plan
+from anatomy_export.plan_files.repair_file import LayerRepair, Repair, read_repair
 from anatomy_export.surgery.cut import slice_onnx
 from anatomy_export.surgery.model import OnnxModel
 

@@ -11,12 +11,12 @@ from conftest import run, saved_dense, tiny_checkpoint
 
 from anatomy_export.bundle.manifest import read_bundle_manifest
 from anatomy_export.core.resumable import PARETO, STUDY, ResultFile
-from anatomy_export.evaluation.inputs import unpadded_inputs
+from anatomy_export.evaluation.classifier_inputs import unpadded_inputs
 from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.jobs.pareto import MeasuredWay
 from anatomy_export.jobs.study import MeasuredSetup
 from anatomy_export.models.checkpoint import load_checkpoint
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.plan_files.plan import read_plan
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"
 BUNDLES, PLANS = ("bundle", "bundle-int8"), ("plan-thresholds.json", "bundle/plan.json", "bundle-int8/plan.json")

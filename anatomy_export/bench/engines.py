@@ -15,7 +15,7 @@ import numpy as np
 
 from anatomy_export.bench.placement import check_placement, matmul_model, provider_session
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, ProviderError
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 Call = Callable[[], np.ndarray | None]
 ROOFLINE_SHAPE = (1024, 768, 3072)

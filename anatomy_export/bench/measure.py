@@ -5,13 +5,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from anatomy_export.bench.engines import EngineSpec
-from anatomy_export.bench.inputs import SEED
+from anatomy_export.bench.random_inputs import SEED
 from anatomy_export.bench.rounds import Samples, WorkerPool
 from anatomy_export.bench.worker import serve
 from anatomy_export.bench.worker_process import LOAD_TIMEOUT_S, Worker, WorkerFailure
 from anatomy_export.core.errors import ProviderError, Terminated
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 ONE_INPUT = "input"
 

@@ -15,8 +15,8 @@ import numpy as np
 from anatomy_export.bench.contestants import Contestant, dense_of, make_contestants, specs_of, torch_dense_of
 from anatomy_export.bench.engines import fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
-from anatomy_export.bench.inputs import SEED, require_length
 from anatomy_export.bench.measure import measure, require_provider
+from anatomy_export.bench.random_inputs import SEED, require_length
 from anatomy_export.bench.result_body import bench_result, settings_of
 from anatomy_export.bench.results import BenchResult
 from anatomy_export.bench.rounds import Samples, WorkerPool
@@ -26,7 +26,7 @@ from anatomy_export.bench.variants import MakeBundle, Variant, made_variants
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import load_dataset, movie_reviews
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.planning.allocation import width_multiple
 
 LAYOUTS = ("padded", "bucketed")

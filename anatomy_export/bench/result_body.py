@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anatomy_export.bench.contestants import roofline
-from anatomy_export.bench.inputs import SEED
 from anatomy_export.bench.measure import Measured
+from anatomy_export.bench.random_inputs import SEED
 from anatomy_export.bench.results import FORMAT_VERSION, BenchResult
 from anatomy_export.bench.rows import Row
 from anatomy_export.core.names import public_name, without_directories
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 
 def settings_of(request, **more) -> dict:

@@ -13,7 +13,7 @@ from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.worker import QUIET_LIMIT_S, serve
 from anatomy_export.bench.worker_process import STOP_TIMEOUT_S, Worker, WorkerFailure
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 MIN_WARMUPS = 3
 MAX_WARMUPS = 12

@@ -14,8 +14,8 @@ from anatomy_export.bench.contestants import (
 )
 from anatomy_export.bench.engines import fused_for, require_engines
 from anatomy_export.bench.environment import describe_environment
-from anatomy_export.bench.inputs import SEED, inputs_by_shape, shape_key
 from anatomy_export.bench.measure import Measured, measure, require_provider
+from anatomy_export.bench.random_inputs import SEED, inputs_by_shape, shape_key
 from anatomy_export.bench.result_body import bench_result, settings_of
 from anatomy_export.bench.results import BenchResult
 from anatomy_export.bench.rounds import Samples, WorkerPool
@@ -25,7 +25,7 @@ from anatomy_export.bench.variants import MakeBundle, Variant, given_variants, m
 from anatomy_export.core.names import public_name
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import PORTABLE
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.planning.allocation import width_multiple
 
 

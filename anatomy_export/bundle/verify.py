@@ -18,9 +18,9 @@ from anatomy_export.core.names import first_names
 from anatomy_export.core.platform import cpu_flags, cpu_model
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import saturates
-from anatomy_export.evaluation.inputs import unpadded_inputs
+from anatomy_export.evaluation.classifier_inputs import unpadded_inputs
 from anatomy_export.evaluation.onnx_session import OnnxSession, runtime_reason
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.plan_files.plan import read_plan
 
 WARM_UPS = 3
 TIMED_RUNS = 20

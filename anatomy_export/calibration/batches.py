@@ -15,7 +15,7 @@ import torch
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.loading import Examples
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import family_of, model_blocks
+from anatomy_export.models.supported_families import family_of, model_blocks
 
 BATCH_TOKENS = 768
 HELD_OUT = 0.25

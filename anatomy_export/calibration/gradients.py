@@ -10,7 +10,7 @@ from anatomy_export.calibration.batches import Batch
 from anatomy_export.calibration.replay import caught_sums
 from anatomy_export.calibration.spill import SpilledTensors
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.models.families import model_blocks
+from anatomy_export.models.supported_families import model_blocks
 
 Objective = Callable[[torch.Tensor, Batch], torch.Tensor]
 

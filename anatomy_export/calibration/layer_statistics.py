@@ -8,7 +8,7 @@ import torch
 from anatomy_export.calibration.batches import Batch
 from anatomy_export.calibration.gradients import BatchGradients, DenseRun, DenseRunSums, gradient_passes, loss, margin
 from anatomy_export.kernels.gram import GramAccumulator, Moments
-from anatomy_export.models.families import FfnBlock, model_blocks
+from anatomy_export.models.supported_families import FfnBlock, model_blocks
 
 TOKEN_EXPONENT = 0.5
 LEAST_SENSITIVITY = 1e-30

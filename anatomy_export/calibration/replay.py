@@ -12,7 +12,7 @@ import torch
 
 from anatomy_export.calibration.batches import Batch
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.models.families import model_blocks, model_layers
+from anatomy_export.models.supported_families import model_blocks, model_layers
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from anatomy_export.commands.bench_compare import compare
 from anatomy_export.commands.bench_measurement import bench_table, list_option, measure_and_write, measurement_options
 from anatomy_export.commands.bench_paper import paper
 from anatomy_export.commands.contradictions import Includes, given_options, refuse, refuse_without
-from anatomy_export.commands.guard import script_group
+from anatomy_export.commands.exit_codes import script_group
 from anatomy_export.core.progress import Progress
 
 EXAMPLES = """\b

@@ -8,7 +8,7 @@ from cloup.constraints import Equal, IsSet
 
 from anatomy_export.commands import kinds, options
 from anatomy_export.commands.contradictions import refuse, refuse_beside, refuse_without
-from anatomy_export.commands.guard import script
+from anatomy_export.commands.exit_codes import script
 from anatomy_export.commands.terminal import Table, print_answer, quiet_libraries
 from anatomy_export.core.progress import Progress
 

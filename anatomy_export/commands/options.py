@@ -103,7 +103,7 @@ def pop_precision(given: dict):
 
 def pop_data(given: dict):
     """The `DataOptions` that the options of these names ask for; they are taken out of `given`."""
-    from anatomy_export.data.options import DataOptions
+    from anatomy_export.data.data_options import DataOptions
 
     names = DataOptions.__dataclass_fields__.keys() & given.keys()
     return DataOptions(**{name: given.pop(name) for name in names})

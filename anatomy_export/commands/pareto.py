@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from cloup import command, option, option_group
 
 from anatomy_export.commands import kinds, options
-from anatomy_export.commands.guard import kept_in
+from anatomy_export.commands.exit_codes import kept_in
 from anatomy_export.commands.terminal import Table, print_answer, quiet_libraries
 from anatomy_export.core.progress import Progress
 

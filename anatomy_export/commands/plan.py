@@ -19,7 +19,7 @@ def plan() -> None:
 @options.as_json
 def show(file: Path, as_json: bool) -> None:
     """Print a plan.json, or that of a bundle, as a table."""
-    from anatomy_export.plans.plan import read_plan
+    from anatomy_export.plan_files.plan import read_plan
 
     prune_plan = read_plan(file)
     if as_json:

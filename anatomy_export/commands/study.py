@@ -8,7 +8,7 @@ from cloup.constraints import IsSet
 
 from anatomy_export.commands import kinds, options
 from anatomy_export.commands.contradictions import refuse_without
-from anatomy_export.commands.guard import kept_in
+from anatomy_export.commands.exit_codes import kept_in
 from anatomy_export.commands.terminal import Table, print_answer, quiet_libraries
 from anatomy_export.core.progress import Progress
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from anatomy_export.evaluation.inputs import Forward, Inputs, as_inputs
+from anatomy_export.evaluation.classifier_inputs import Forward, Inputs, as_inputs
 
 MOST_BATCH_TOKENS = 2**14
 Batch = tuple[list[int], Inputs]

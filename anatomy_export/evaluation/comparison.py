@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from anatomy_export.core.errors import VerifyError
-from anatomy_export.evaluation.inputs import Forward, Inputs, as_inputs
+from anatomy_export.evaluation.classifier_inputs import Forward, Inputs, as_inputs
 from anatomy_export.evaluation.precision_gate import PrecisionReport
 from anatomy_export.evaluation.tolerance import TOLERANCE, scaled_tolerance
 

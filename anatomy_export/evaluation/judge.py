@@ -10,7 +10,7 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.onnx_tensors import file_bytes
 from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.batches import text_logits
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import (
     RANGE_TEXTS,

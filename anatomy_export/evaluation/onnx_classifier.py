@@ -7,7 +7,7 @@ import numpy as np
 
 from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.batches import padded_batches, text_logits
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.onnx_session import OnnxSession
 
 EVALUATION_BATCH = 32

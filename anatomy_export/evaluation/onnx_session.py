@@ -8,7 +8,7 @@ import numpy as np
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
 from anatomy_export.core.platform import usable_cores
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 CPU = "CPUExecutionProvider"
 SILENT = 4

@@ -12,7 +12,7 @@ from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_li
 from anatomy_export.core.json_files import JsonFile
 from anatomy_export.data.labels import class_names
 from anatomy_export.evaluation.batches import Batch
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 DEFAULT_LENGTH = 512
 UNLIMITED = 10**6

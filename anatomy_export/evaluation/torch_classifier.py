@@ -7,9 +7,9 @@ import torch
 
 from anatomy_export.data.loading import Examples
 from anatomy_export.evaluation.batches import Batch, padded_batches, single_batches, text_logits
-from anatomy_export.evaluation.inputs import Forward, Inputs
+from anatomy_export.evaluation.classifier_inputs import Forward, Inputs
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.plans.identity import softmax
+from anatomy_export.plan_files.model_identity import softmax
 
 EVALUATION_BATCH = 64
 EncodedTexts = list[Batch]

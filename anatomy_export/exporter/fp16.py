@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.exporter.onnx_files import load_plain
 

@@ -11,7 +11,7 @@ import onnx
 from anatomy_export.core.errors import MissingExtraError
 from anatomy_export.core.onnx_tensors import file_bytes
 from anatomy_export.core.target_cpu import PORTABLE, int8_weights
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.precision_gate import Precision
 from anatomy_export.exporter.onnx_files import EXTERNAL_DATA_BYTES, load_plain
 

@@ -8,7 +8,7 @@ import onnx
 
 from anatomy_export.core.errors import AnatomyError, first_line
 from anatomy_export.core.target_cpu import described_weights
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.precision_gate import Precision
 from anatomy_export.exporter.fp16 import to_fp16
 from anatomy_export.exporter.int8 import to_int8

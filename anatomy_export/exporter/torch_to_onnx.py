@@ -15,7 +15,7 @@ from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.exporter.onnx_files import EXTERNAL_DATA_BYTES
 from anatomy_export.exporter.quiet import quiet
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import family_of
+from anatomy_export.models.supported_families import family_of
 
 OPSET = 20
 STACK_TRACE = "pkg.torch.onnx.stack_trace"

@@ -8,8 +8,8 @@ from anatomy_export.core.arguments import check_whole
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.probes import BUILT_IN_PROBES
 from anatomy_export.models.checkpoint import Checkpoint, text_limit
-from anatomy_export.models.families import family_of
 from anatomy_export.models.recognise import require_classifier
+from anatomy_export.models.supported_families import family_of
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.scoring import score_anatomy
 

@@ -5,8 +5,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from anatomy_export.bench.latency_table import latency_table
-from anatomy_export.bundle.ship_gate import check_shipped
+from anatomy_export.bench.measure_latency import latency_table
+from anatomy_export.bundle.shipped_check import check_shipped
 from anatomy_export.core.files import MANIFEST, staged_directory
 from anatomy_export.core.onnx_tensors import file_bytes
 from anatomy_export.core.progress import Progress
@@ -29,17 +29,17 @@ from anatomy_export.jobs.export_request import ExportRequest, ExportResult
 from anatomy_export.jobs.source_data import load_model
 from anatomy_export.jobs.verification_texts import verification_inputs, verification_texts
 from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint, sequence_length
+from anatomy_export.models.fingerprint import model_identity
 from anatomy_export.models.flops import count_flops
-from anatomy_export.models.identity import model_identity
 from anatomy_export.models.prune import check_plan_fits, mask_neurons_, slice_neurons
 from anatomy_export.models.text_lengths import data_lengths
+from anatomy_export.plan_files.model_identity import UNRECORDED
+from anatomy_export.plan_files.plan import PrunePlan, read_plan
+from anatomy_export.plan_files.repair_file import read_repair
 from anatomy_export.planning.choose import PlanRequest, choose_plan, dense_plan
 from anatomy_export.planning.defaults import resolve_options
 from anatomy_export.planning.options import ScoreOptions
 from anatomy_export.planning.plan_maker import PlanWithRepair
-from anatomy_export.plans.identity import UNRECORDED
-from anatomy_export.plans.plan import PrunePlan, read_plan
-from anatomy_export.plans.repair import read_repair
 
 
 def run_export(request: ExportRequest, progress: Progress) -> ExportResult:

@@ -14,9 +14,9 @@ from anatomy_export.jobs.export_job import ExportJob
 from anatomy_export.jobs.export_request import ExportResult
 from anatomy_export.jobs.verification_texts import reference_texts
 from anatomy_export.models.checkpoint import Checkpoint, weights_identity
-from anatomy_export.models.families import model_blocks
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.flops import count_flops, ffn_flops_token
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.supported_families import model_blocks
 
 
 def graph_metadata(job: ExportJob, pruned: Checkpoint) -> dict[str, str]:

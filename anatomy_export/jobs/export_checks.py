@@ -7,11 +7,11 @@ import numpy as np
 
 from anatomy_export.core.onnx_tensors import file_bytes
 from anatomy_export.evaluation.batches import single_batches
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.comparison import (
     VerifyReport,
     compare_all,
 )
-from anatomy_export.evaluation.inputs import Inputs
 from anatomy_export.evaluation.onnx_classifier import EVALUATION_BATCH, OnnxClassifier
 from anatomy_export.evaluation.onnx_session import save_ort_format
 from anatomy_export.evaluation.precision_gate import (

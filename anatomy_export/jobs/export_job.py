@@ -8,9 +8,9 @@ from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.evaluation.comparison import VerificationInputs
 from anatomy_export.jobs.export_request import ExportRequest
 from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.plan_files.plan import PrunePlan
+from anatomy_export.plan_files.repair_file import Repair
 from anatomy_export.planning.plan_maker import PlanWithRepair
-from anatomy_export.plans.plan import PrunePlan
-from anatomy_export.plans.repair import Repair
 from anatomy_export.zoo.embedded import ModelSource
 
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from anatomy_export.core.progress import Stage
-from anatomy_export.data.options import DataOptions
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.evaluation.precision_gate import Precision, PrecisionReport
 
 

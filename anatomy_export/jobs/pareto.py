@@ -16,15 +16,15 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.core.resumable import PARETO, ResultFile
 from anatomy_export.core.version import __version__
 from anatomy_export.criteria.registry import find_criterion
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.data.loading import Examples
-from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import Probes, choose_probes
 from anatomy_export.evaluation.metrics import compare_predictions
 from anatomy_export.evaluation.torch_classifier import class_probabilities
 from anatomy_export.jobs.source_data import load_model
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length, weights_identity
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
+from anatomy_export.models.supported_families import model_blocks
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.planning.allocation import width_multiple
 from anatomy_export.planning.latency_table import LatencyTable
@@ -211,7 +211,7 @@ def _settings(request: ParetoRequest, checkpoint: Checkpoint, data: str, max_len
 
 
 def _latency_table(request: ParetoRequest, checkpoint: Checkpoint, progress: Progress) -> LatencyTable:
-    from anatomy_export.bench.latency_table import latency_table
+    from anatomy_export.bench.measure_latency import latency_table
 
     seq_len = sequence_length(checkpoint, request.seq_len, "--seq-len")
     return latency_table(checkpoint, batch=request.batch, seq_len=seq_len, progress=progress)

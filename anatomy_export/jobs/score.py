@@ -11,7 +11,7 @@ from anatomy_export.core.resumable import STUDY
 from anatomy_export.data.probes import choose_probes, load_probes, probe_tasks
 from anatomy_export.jobs.source_data import model_classes
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
-from anatomy_export.models.families import family_of
+from anatomy_export.models.supported_families import family_of
 from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
 from anatomy_export.paper.anatomy_file import DESCRIPTION, write_anatomy
 from anatomy_export.paper.scoring import score_anatomy

@@ -8,15 +8,15 @@ from pathlib import Path
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import require_free_file, staged_file
 from anatomy_export.core.progress import Progress
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.data.loading import Dataset, Examples, load_dataset
-from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import choose_probes, load_probes
 from anatomy_export.evaluation.judge import CALIBRATION_TEXTS, Judge
 from anatomy_export.evaluation.precision_gate import FP32, Precision
 from anatomy_export.evaluation.text_reader import TextReader, beside, config_classes, text_form
-from anatomy_export.plans.identity import UNRECORDED
-from anatomy_export.plans.plan import PrunePlan, read_plan
-from anatomy_export.plans.repair import read_repair
+from anatomy_export.plan_files.model_identity import UNRECORDED
+from anatomy_export.plan_files.plan import PrunePlan, read_plan
+from anatomy_export.plan_files.repair_file import read_repair
 from anatomy_export.surgery.cut import SliceResult, slice_onnx
 from anatomy_export.surgery.model import OnnxModel
 from anatomy_export.surgery.plan_from_file import probes_plan, weights_plan

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.data.labels import class_names
 from anatomy_export.data.loading import Dataset, load_dataset, load_texts
-from anatomy_export.data.options import DataOptions
 from anatomy_export.evaluation.label_check import check_dense_accuracy
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, text_limit
 from anatomy_export.zoo.embedded import ModelSource, resolve_model

@@ -17,21 +17,21 @@ from anatomy_export.core.names import public_name
 from anatomy_export.core.progress import Progress
 from anatomy_export.core.resumable import STUDY, ResultFile
 from anatomy_export.core.version import __version__
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.data.loading import Examples
-from anatomy_export.data.options import DataOptions
 from anatomy_export.data.probes import choose_probes, load_probes
 from anatomy_export.evaluation.metrics import compare_predictions, wilson_interval
 from anatomy_export.evaluation.torch_classifier import EncodedTexts, encode_texts, encoded_probabilities
 from anatomy_export.jobs.score import save_anatomy
 from anatomy_export.jobs.source_data import load_model
 from anatomy_export.models.checkpoint import Checkpoint, weights_identity
-from anatomy_export.models.families import family_of
 from anatomy_export.models.prune import mask_neurons_
+from anatomy_export.models.supported_families import family_of
 from anatomy_export.models.text_lengths import data_lengths
 from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.study_setups import PROBE_REDUCTION, StudySetup, describe_plan, kept_sha256, study_setups
-from anatomy_export.plans.plan import PrunePlan, identity_plan
+from anatomy_export.plan_files.plan import PrunePlan, identity_plan
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _outcome(dense: np.ndarray, masked: np.ndarray, labels: np.ndarray) -> dict:
 
 def _time(job: _Job, setups: list[StudySetup], backend: str, body: dict) -> Iterator[None]:
     """Time the presets and, at each fixed share, the first random seed: which neurons are masked costs no time."""
-    from anatomy_export.bench.masked import DENSE, time_masked
+    from anatomy_export.bench.masked_seconds import DENSE, time_masked
 
     first: dict[float | None, StudySetup] = {}
     for setup in setups:

@@ -1,6 +1,7 @@
 """BERT: post-norm encoder; the classifier reads the CLS token through the pooler."""
 
-from anatomy_export.models.family import WITH_TOKEN_TYPES, Family, first_token
+from anatomy_export.models.family import WITH_TOKEN_TYPES, Family
+from anatomy_export.models.target_token import first_token
 
 FAMILY = Family(
     model_type="bert",

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from anatomy_export.core.errors import AnatomyError, first_line
 from anatomy_export.core.files import MANIFEST, sha256_file
-from anatomy_export.models.families import family_of, model_blocks
 from anatomy_export.models.recognise import (
     HARMLESS_EXTRA,
     check_config,
@@ -28,6 +27,7 @@ from anatomy_export.models.recognise import (
     require_checkpoint,
     require_classes,
 )
+from anatomy_export.models.supported_families import family_of, model_blocks
 from anatomy_export.models.tokenizing import (
     check_tokenizer,
     fit_tokenizer,

@@ -1,6 +1,7 @@
 """DistilBERT: half of BERT's layers; the classifier reads the CLS token."""
 
-from anatomy_export.models.family import Family, first_token
+from anatomy_export.models.family import Family
+from anatomy_export.models.target_token import first_token
 
 FAMILY = Family(
     model_type="distilbert",

@@ -44,7 +44,7 @@ def count_flops(model) -> FlopModel:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    from anatomy_export.models.families import model_blocks
+    from anatomy_export.models.supported_families import model_blocks
 
     blocks = model_blocks(model)
     in_ffn = {id(module) for block in blocks for module in (block.up, block.down)}

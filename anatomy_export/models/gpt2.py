@@ -1,6 +1,7 @@
 """GPT-2: causal decoder, `Conv1D` weights; the classifier reads the last token that is not padding."""
 
-from anatomy_export.models.family import Family, last_real_token
+from anatomy_export.models.family import Family
+from anatomy_export.models.target_token import last_real_token
 
 
 def absorb_token_types_(model) -> None:

@@ -6,10 +6,10 @@ import torch
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.kernels.gather import gather_neurons
-from anatomy_export.models.families import FfnBlock, model_blocks
-from anatomy_export.models.identity import model_fingerprint, model_logits
-from anatomy_export.plans.plan import PrunePlan
-from anatomy_export.plans.repair import LayerRepair, Repair, check_repair
+from anatomy_export.models.fingerprint import model_fingerprint, model_logits
+from anatomy_export.models.supported_families import FfnBlock, model_blocks
+from anatomy_export.plan_files.plan import PrunePlan
+from anatomy_export.plan_files.repair_file import LayerRepair, Repair, check_repair
 
 
 def mask_neurons_(model, plan: PrunePlan, repair: Repair | None = None) -> None:

@@ -1,6 +1,7 @@
 """RoBERTa: BERT's layers; the classifier reads the <s> token. Positions start after the padding index."""
 
-from anatomy_export.models.family import Family, first_token
+from anatomy_export.models.family import Family
+from anatomy_export.models.target_token import first_token
 
 FAMILY = Family(
     model_type="roberta",

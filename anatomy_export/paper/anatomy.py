@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from anatomy_export.core.arguments import check_choice
-from anatomy_export.plans.identity import RecordedLogits
+from anatomy_export.plan_files.model_identity import RecordedLogits
 
 REDUCTIONS = ("mean", "first")
 STRONG_THRESHOLD = 0.35

@@ -11,7 +11,7 @@ from anatomy_export.core.arguments import check_share, check_whole
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.thresholds import LayerThreshold, ThresholdSetup, layer_thresholds
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 
 
 def paper_plan(

@@ -9,10 +9,10 @@ from anatomy_export.core.arguments import check_finite, check_whole
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.kernels.cosine import cosine_similarity
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import family_of, model_blocks
-from anatomy_export.models.identity import model_identity
+from anatomy_export.models.fingerprint import model_identity
+from anatomy_export.models.supported_families import family_of, model_blocks
 from anatomy_export.paper.anatomy import STRONG_THRESHOLD, Anatomy
-from anatomy_export.plans.identity import ModelIdentity
+from anatomy_export.plan_files.model_identity import ModelIdentity
 
 
 def score_anatomy(

@@ -11,7 +11,7 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.rule import threshold_plan
 from anatomy_export.paper.thresholds import PRESETS, preset_setup
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 
 ANATOMY, RANDOM = "anatomy", "random"
 PROBE_REDUCTION = "mean"

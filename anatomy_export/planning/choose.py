@@ -10,19 +10,19 @@ from anatomy_export.criteria.registry import Context, find_criterion
 from anatomy_export.data.loading import Dataset
 from anatomy_export.data.probes import Probes
 from anatomy_export.models.checkpoint import Checkpoint, sequence_length
-from anatomy_export.models.families import family_of, model_blocks
+from anatomy_export.models.supported_families import family_of, model_blocks
 from anatomy_export.paper.rule import paper_plan
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.thresholds import chosen_setup
+from anatomy_export.plan_files.model_identity import ModelIdentity
+from anatomy_export.plan_files.plan import identity_plan
+from anatomy_export.planning.accuracy_budget import AccuracySearch
 from anatomy_export.planning.allocation import SENSITIVITY, UNIFORM
-from anatomy_export.planning.budget import budget_share
+from anatomy_export.planning.flops_and_speed_budgets import budget_share
 from anatomy_export.planning.latency_table import MeasureLatency
 from anatomy_export.planning.options import BUDGETS, ScoreOptions
 from anatomy_export.planning.plan_maker import PlanMaker, PlanWithRepair, few_tokens, repaired
-from anatomy_export.planning.search import AccuracySearch
-from anatomy_export.plans.identity import ModelIdentity
-from anatomy_export.plans.plan import identity_plan
-from anatomy_export.repair.modes import NONE
+from anatomy_export.repair.repair_modes import NONE
 
 
 @dataclass(frozen=True)

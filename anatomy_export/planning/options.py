@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from anatomy_export.core.arguments import check_choice, check_finite, check_share, check_whole
 from anatomy_export.paper.anatomy import REDUCTIONS, STRONG_THRESHOLD
 from anatomy_export.planning.allocation import ALLOCATIONS, UNIFORM
-from anatomy_export.repair.modes import MODES, NONE
+from anatomy_export.repair.repair_modes import MODES, NONE
 
 BUDGETS = ("keep_ratio", "flops_ratio", "target_speedup", "max_accuracy_drop")
 

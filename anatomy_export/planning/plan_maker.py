@@ -9,9 +9,12 @@ from anatomy_export.calibration.batches import Calibration
 from anatomy_export.calibration.gradients import DenseRun
 from anatomy_export.core.arguments import check_choice, check_share
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria.measure import Measurement, measure
 from anatomy_export.criteria.registry import Context, find_criterion
+from anatomy_export.criteria.scoring_pass import Measurement, measure
 from anatomy_export.paper.rule import anatomy_parameters
+from anatomy_export.plan_files.model_identity import ModelIdentity
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.repair_file import Repair
 from anatomy_export.planning.allocation import (
     ALLOCATIONS,
     GLOBAL,
@@ -22,11 +25,8 @@ from anatomy_export.planning.allocation import (
     uniform_widths,
 )
 from anatomy_export.planning.options import PruneMethod
-from anatomy_export.plans.identity import ModelIdentity
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
-from anatomy_export.plans.repair import Repair
-from anatomy_export.repair.modes import NONE
 from anatomy_export.repair.refit import Refit, refit
+from anatomy_export.repair.repair_modes import NONE
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from anatomy_export.criteria.registry import Context, find_criterion
 from anatomy_export.data.loading import Examples
 from anatomy_export.data.probes import BUILT_IN_PROBES
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import family_of, model_blocks
-from anatomy_export.models.identity import model_identity
+from anatomy_export.models.fingerprint import model_identity
 from anatomy_export.models.prune import slice_neurons
+from anatomy_export.models.supported_families import family_of, model_blocks
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.thresholds import preset_setup
+from anatomy_export.plan_files.plan import PrunePlan
+from anatomy_export.plan_files.repair_file import Repair
 from anatomy_export.planning.options import PruneMethod
 from anatomy_export.planning.plan_maker import PlanMaker
-from anatomy_export.plans.plan import PrunePlan
-from anatomy_export.plans.repair import Repair
 
 
 @dataclass(frozen=True)

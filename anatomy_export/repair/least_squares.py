@@ -14,7 +14,7 @@ import torch
 
 from anatomy_export.kernels.gram import Moments
 from anatomy_export.kernels.solve import ridge_solve
-from anatomy_export.repair.modes import AUTO, BIAS, LEAST_SQUARES, NONE
+from anatomy_export.repair.repair_modes import AUTO, BIAS, LEAST_SQUARES, NONE
 
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 

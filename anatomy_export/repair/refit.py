@@ -18,10 +18,10 @@ from anatomy_export.calibration.layer_statistics import token_weights
 from anatomy_export.calibration.replay import FfnRun, LayerCall, first_calls, run_ffn, run_head, run_layer
 from anatomy_export.evaluation.metrics import expected_losses
 from anatomy_export.kernels.gram import GramAccumulator
-from anatomy_export.models.families import FfnBlock, model_blocks
-from anatomy_export.plans.repair import LayerRepair, Repair
+from anatomy_export.models.supported_families import FfnBlock, model_blocks
+from anatomy_export.plan_files.repair_file import LayerRepair, Repair
 from anatomy_export.repair.least_squares import RIDGES, Correction, fit_correction
-from anatomy_export.repair.modes import AUTO, NONE
+from anatomy_export.repair.repair_modes import AUTO, NONE
 
 FITTED_TO = "the dense model's states"
 HELD_BYTES = 2**28

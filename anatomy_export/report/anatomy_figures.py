@@ -7,8 +7,8 @@ import numpy as np
 from anatomy_export.paper.anatomy_summary import strong_agreement
 from anatomy_export.report.figure import ALL, Figure, HeatMap, Panel, Row, Series, Sheet, TextTable
 from anatomy_export.report.sources import Score
-from anatomy_export.report.strong import Strong, strong_neurons
-from anatomy_export.report.strong_graph import strong_graph
+from anatomy_export.report.strong_neuron_graph import strong_graph
+from anatomy_export.report.strong_neurons import Strong, strong_neurons
 from anatomy_export.report.wording import counted, percent, shortened
 
 LISTED = 300

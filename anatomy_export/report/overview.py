@@ -2,7 +2,7 @@
 
 from anatomy_export.core.names import public_name
 from anatomy_export.report.sources import Bench, Bundle, Measurement, Pareto, Score, Source, Study
-from anatomy_export.report.strong import strong_neurons
+from anatomy_export.report.strong_neurons import strong_neurons
 from anatomy_export.report.wording import counted, interval, of_all, percent
 
 Facts = list[tuple[str, str]]

@@ -12,7 +12,7 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import MANIFEST
 from anatomy_export.core.json_files import JsonFile
 from anatomy_export.paper.anatomy_file import read_anatomy
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.plan_files.plan import read_plan
 from anatomy_export.report.sources import (
     Bench,
     Bundle,

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from anatomy_export.paper.anatomy import Anatomy
-from anatomy_export.plans.plan import PrunePlan
+from anatomy_export.plan_files.plan import PrunePlan
 
 Whole = Annotated[int, Meta(ge=0)]
 Bounds = tuple[float, float]

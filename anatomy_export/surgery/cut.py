@@ -17,11 +17,11 @@ from anatomy_export.evaluation.onnx_session import OnnxSession
 from anatomy_export.evaluation.precision_gate import FP32, Precision, PrecisionReport
 from anatomy_export.exporter.fp16 import check_fp16_range
 from anatomy_export.exporter.precision import convert_precision
-from anatomy_export.plans.identity import ffn_fingerprint
-from anatomy_export.plans.plan import PrunePlan
-from anatomy_export.plans.repair import Repair
+from anatomy_export.plan_files.model_identity import ffn_fingerprint
+from anatomy_export.plan_files.plan import PrunePlan
+from anatomy_export.plan_files.repair_file import Repair
 from anatomy_export.surgery.edit import Editor
-from anatomy_export.surgery.masked import MaskedRun, NotRunError, masked_run
+from anatomy_export.surgery.masked_run import MaskedRun, NotRunError, masked_run
 from anatomy_export.surgery.model import FINGERPRINT, WIDTHS, OnnxModel, damage_is_refused
 from anatomy_export.surgery.recorded_logits import check_file_logits
 

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from anatomy_export.core.errors import AnatomyError, first_line
 from anatomy_export.core.onnx_tensors import external_region, is_external, parts, read_model
-from anatomy_export.plans.identity import ffn_fingerprint
+from anatomy_export.plan_files.model_identity import ffn_fingerprint
 from anatomy_export.surgery.ffn import Ffn, Refusal, find_ffns
 from anatomy_export.surgery.graph import Graph, operator, sort_nodes_
 from anatomy_export.surgery.missed import with_missed

@@ -9,8 +9,8 @@ from anatomy_export.core.errors import AnatomyError
 from anatomy_export.evaluation.text_reader import TextReader
 from anatomy_export.paper.rule import ratio_plan
 from anatomy_export.paper.thresholds import preset_setup
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 from anatomy_export.planning.allocation import UNIFORM, uniform_widths
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
 from anatomy_export.surgery.model import OnnxModel, damage_is_refused
 from anatomy_export.surgery.probes import anatomy_of_graph
 

@@ -4,9 +4,9 @@ import numpy as np
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.inputs import unpadded_inputs
+from anatomy_export.evaluation.classifier_inputs import unpadded_inputs
 from anatomy_export.evaluation.onnx_session import MAKE_A_PLAN, OnnxSession
-from anatomy_export.plans.identity import RecordedLogits
+from anatomy_export.plan_files.model_identity import RecordedLogits
 from anatomy_export.surgery.model import OnnxModel
 
 UNCOMPARED = "so only its FFN weights are compared with the plan's, not what else its output depends on"

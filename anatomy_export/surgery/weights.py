@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from anatomy_export.core.onnx_tensors import read_floats
-from anatomy_export.plans.repair import LayerRepair
+from anatomy_export.plan_files.repair_file import LayerRepair
 from anatomy_export.surgery.edit import Editor
 from anatomy_export.surgery.ffn import Ffn
 from anatomy_export.surgery.graph import Graph, Use

@@ -18,7 +18,7 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.data.loading import EMBEDDED, Dataset, movie_reviews
 from anatomy_export.evaluation.torch_classifier import torch_accuracy
 from anatomy_export.models.checkpoint import Checkpoint, checkpoint_of, save_checkpoint
-from anatomy_export.models.families import gpt2
+from anatomy_export.models.supported_families import gpt2
 from anatomy_export.models.tokenizing import fit_tokenizer
 from anatomy_export.zoo.finetune import Recipe, finetune_
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import refused, rewrite_manifest, run
 
 from anatomy_export.bundle.files import external_locations
-from anatomy_export.bundle.ship_gate import check_shipped
+from anatomy_export.bundle.shipped_check import check_shipped
 from anatomy_export.bundle.verify import verify_bundle
 from anatomy_export.core.errors import VerifyError
 from anatomy_export.core.files import sha256_file

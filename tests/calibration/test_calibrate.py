@@ -15,7 +15,7 @@ from anatomy_export.calibration.layer_statistics import dense_statistics, token_
 from anatomy_export.calibration.replay import first_calls, run_ffn, run_head, run_layer
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.data.loading import Examples
-from anatomy_export.models.families import model_blocks, model_layers
+from anatomy_export.models.supported_families import model_blocks, model_layers
 
 TEXTS = (
     "the film is good",

@@ -15,12 +15,12 @@ import transformers
 from conftest import Boom, refused, run, saved_dense, spawn, tiny_checkpoint, tiny_config
 from safetensors.torch import load_file, save_file
 
-from anatomy_export.commands.guard import _on_ignored, _on_signal
+from anatomy_export.commands.exit_codes import _on_ignored, _on_signal
 from anatomy_export.core.errors import Interrupted, MissingExtraError, Terminated
 from anatomy_export.core.json_files import checksum
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
-from anatomy_export.plans.plan import identity_plan
+from anatomy_export.models.fingerprint import model_fingerprint
+from anatomy_export.models.supported_families import model_blocks
+from anatomy_export.plan_files.plan import identity_plan
 
 
 def edit_weights(directory: Path, change) -> None:

@@ -13,8 +13,8 @@ import anatomy_export
 from anatomy_export.cli import export
 from anatomy_export.core.files import sha256_file
 from anatomy_export.data.loading import load_dataset
-from anatomy_export.models.identity import model_fingerprint
-from anatomy_export.plans.plan import identity_plan, read_plan
+from anatomy_export.models.fingerprint import model_fingerprint
+from anatomy_export.plan_files.plan import identity_plan, read_plan
 
 
 def test_export_writes_a_bundle_that_says_what_it_holds(bert_directory, data_file, tmp_path):

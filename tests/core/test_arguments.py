@@ -6,8 +6,8 @@ from conftest import tiny_checkpoint
 
 import anatomy_export
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.criteria.measure import Measurement
 from anatomy_export.criteria.registry import Context
+from anatomy_export.criteria.scoring_pass import Measurement
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.rule import ratio_plan, threshold_plan
 from anatomy_export.paper.study_setups import random_plan

@@ -14,7 +14,7 @@ from onnx_graphs import ffn_model
 from anatomy_export.bench import environment
 from anatomy_export.core import platform
 from anatomy_export.core.files import staged_directory, staged_file
-from anatomy_export.plans.plan import identity_plan
+from anatomy_export.plan_files.plan import identity_plan
 
 POSIX_ONLY = """
 import importlib, os, pkgutil, signal, sys

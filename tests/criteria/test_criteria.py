@@ -9,19 +9,19 @@ from conftest import tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anatomy_export.bench.latency_table import latency_table
+from anatomy_export.bench.measure_latency import latency_table
 from anatomy_export.calibration.batches import calibration_batches
 from anatomy_export.calibration.layer_statistics import dense_statistics
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
-from anatomy_export.criteria import measure as measuring
-from anatomy_export.criteria.measure import measure
+from anatomy_export.criteria import scoring_pass as measuring
 from anatomy_export.criteria.obs import gradient_removal, removal_damage
 from anatomy_export.criteria.registry import CRITERIA, Context, find_criterion
+from anatomy_export.criteria.scoring_pass import measure
 from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.data.probes import FROM_FILE, Probes
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_identity
+from anatomy_export.models.fingerprint import model_identity
+from anatomy_export.models.supported_families import model_blocks
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.thresholds import preset_setup
 from anatomy_export.planning import plan_maker, sweep

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
+from anatomy_export.data.data_options import DataOptions
 from anatomy_export.data.loading import Dataset, Examples
-from anatomy_export.data.options import DataOptions
 from anatomy_export.evaluation import label_check
 from anatomy_export.evaluation.label_check import best_order, check_dense_accuracy, label_fit
 from anatomy_export.jobs.source_data import load_source_data

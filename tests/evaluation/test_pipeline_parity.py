@@ -20,7 +20,7 @@ from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
 from anatomy_export.evaluation.torch_classifier import class_probabilities
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, text_limit
-from anatomy_export.models.families import model_layers
+from anatomy_export.models.supported_families import model_layers
 
 LIMIT = 20  # what these tokenizers say that their models take; the models take more
 SIDES = ("right", "left")

@@ -19,9 +19,9 @@ from anatomy_export.exporter.torch_to_onnx import FUSED_ATTENTION, FUSED_GELU, e
 from anatomy_export.jobs.export import run_export
 from anatomy_export.jobs.export_request import ExportRequest
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from anatomy_export.commands.terminal import Table, print_table
 from anatomy_export.core.names import markdown_text
 from anatomy_export.core.progress import Progress
 from anatomy_export.jobs.report import figures_of
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 from anatomy_export.report.reading import read_sources
 from anatomy_export.report.static import static_figure
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import files_that_tell, run, tiny_checkpoint
 
-from anatomy_export.bench import latency_table as latency
+from anatomy_export.bench import measure_latency as latency
 from anatomy_export.bench.measure import ONE_INPUT
 from anatomy_export.bench.plots import pareto_plot
 from anatomy_export.bench.rounds import Samples
@@ -93,7 +93,7 @@ def test_the_table_is_time_by_dense_time_and_never_above_it():
 
 def test_pareto_command_resumes(bert_directory, data_file, tmp_path, monkeypatch):
     table = LatencyTable((0.1, 1.0), (0.4, 1.0), 0.1, 1, 64, "a machine")
-    monkeypatch.setattr("anatomy_export.bench.latency_table.latency_table", lambda *args, **options: table)
+    monkeypatch.setattr("anatomy_export.bench.measure_latency.latency_table", lambda *args, **options: table)
     output = tmp_path / "p"
     common = ["pareto", "--model", bert_directory, "--data", data_file, "--output", output, "--removed"]
     first = run(*common, "0.3", "--criteria", "magnitude,fisher", "--json")

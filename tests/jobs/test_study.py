@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import files_that_tell, refused, run, saved_dense, spawn, tiny_checkpoint
 
-from anatomy_export.bench import masked
+from anatomy_export.bench import masked_seconds as masked
 from anatomy_export.bench.engines import onnx_file
 from anatomy_export.bench.measure import ONE_INPUT
 from anatomy_export.bench.rounds import Samples

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 import anatomy_export
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.models.checkpoint import WIDTHS_KEY, Checkpoint, load_checkpoint, save_checkpoint
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.models.supported_families import model_blocks
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 
 
 def test_dense_round_trip(family_name, tmp_path: Path):

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 import anatomy_export
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
-from anatomy_export.plans.plan import identity_plan
+from anatomy_export.models.supported_families import model_blocks
+from anatomy_export.plan_files.plan import identity_plan
 
 OTHER_TASKS = {
     "BertForTokenClassification": "bert",

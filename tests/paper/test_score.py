@@ -7,7 +7,7 @@ import torch
 from conftest import tiny_checkpoint
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.models.families import family_of, model_blocks
+from anatomy_export.models.supported_families import family_of, model_blocks
 from anatomy_export.paper.scoring import score_anatomy
 
 PROBES = ("the film is good", "a very bad story and awful acting")

@@ -16,11 +16,11 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.criteria.registry import CRITERIA
 from anatomy_export.data.loading import Dataset, Examples
 from anatomy_export.evaluation.metrics import ValidationDrop
+from anatomy_export.plan_files.plan import read_plan
 from anatomy_export.planning.defaults import resolve_options, score_options
 from anatomy_export.planning.latency_table import LatencyTable
-from anatomy_export.plans.plan import read_plan
 
-VALIDATION_DROP = "anatomy_export.planning.search.validation_drop"
+VALIDATION_DROP = "anatomy_export.planning.accuracy_budget.validation_drop"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anatomy_export.planning.search import DAMAGE_SCALE, LastThatFits, predicted_drop, summed_damage
+from anatomy_export.planning.accuracy_budget import DAMAGE_SCALE, LastThatFits, predicted_drop, summed_damage
 
 
 @pytest.mark.parametrize("count", [1, 2, 15])

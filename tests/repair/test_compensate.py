@@ -11,11 +11,11 @@ from conftest import WORDS, tiny_checkpoint
 from anatomy_export.calibration.batches import calibration_batches
 from anatomy_export.calibration.gradients import run_dense
 from anatomy_export.kernels.gram import GramAccumulator, Moments
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
-from anatomy_export.plans.repair import LayerRepair, Repair
+from anatomy_export.models.supported_families import model_blocks
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.repair_file import LayerRepair, Repair
 from anatomy_export.repair.least_squares import (
     AUTO,
     BIAS,

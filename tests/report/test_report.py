@@ -17,7 +17,7 @@ from anatomy_export.report.page import report_page
 from anatomy_export.report.reading import read_sources
 from anatomy_export.report.sources import Seconds
 from anatomy_export.report.static import static_figure
-from anatomy_export.report.strong_graph import LINES, PROBE_LINES
+from anatomy_export.report.strong_neuron_graph import LINES, PROBE_LINES
 
 PAPERS = ["1", "1a", "2", "2a", "2a", "4", "4-1", "4a", "5a"]
 

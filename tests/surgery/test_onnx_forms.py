@@ -19,7 +19,7 @@ from anatomy_export.evaluation.precision_gate import chosen_precision
 from anatomy_export.exporter.fp16 import check_fp16_range
 from anatomy_export.exporter.precision import convert_precision
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.plan_files.plan import read_plan
 from anatomy_export.surgery.model import OnnxModel
 
 

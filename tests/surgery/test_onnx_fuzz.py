@@ -18,7 +18,7 @@ from onnx_graphs import HIDDEN, SPELLINGS, ffn_model, weights
 from test_onnx_surgery import KEEP, plan_of, repair_of
 
 from anatomy_export.core.json_files import checksum
-from anatomy_export.plans.repair import REPAIR_FILE
+from anatomy_export.plan_files.repair_file import REPAIR_FILE
 
 INPUTS = np.random.default_rng(3).normal(size=(1, 5, HIDDEN)).astype(np.float32)
 MOST_SECONDS = 10

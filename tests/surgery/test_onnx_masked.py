@@ -13,10 +13,10 @@ from onnx_graphs import HIDDEN, SPELLINGS, Builder, ffn_model, plain, weights
 from test_onnx_surgery import masked, plan_of, quiet, repair_of
 
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-from anatomy_export.surgery import masked as onnx_masked
+from anatomy_export.surgery import masked_run as onnx_masked
 from anatomy_export.surgery import weights_apart as onnx_apart
 from anatomy_export.surgery.edit import Editor
-from anatomy_export.surgery.masked import masked_run
+from anatomy_export.surgery.masked_run import masked_run
 from anatomy_export.surgery.model import OnnxModel
 
 RATIO = ("--keep-ratio", "0.5", "--align", "1")

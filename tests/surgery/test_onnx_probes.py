@@ -13,7 +13,7 @@ from anatomy_export.evaluation.text_reader import TextForm, TextReader
 from anatomy_export.paper.rule import ratio_plan
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.thresholds import preset_setup
-from anatomy_export.plans.plan import read_plan
+from anatomy_export.plan_files.plan import read_plan
 from anatomy_export.surgery.model import OnnxModel
 from anatomy_export.surgery.probes import anatomy_of_graph
 

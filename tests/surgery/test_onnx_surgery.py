@@ -15,9 +15,9 @@ from rich.console import Console
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-from anatomy_export.plans.identity import ffn_fingerprint
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
-from anatomy_export.plans.repair import LayerRepair, Repair
+from anatomy_export.plan_files.model_identity import ffn_fingerprint
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.repair_file import LayerRepair, Repair
 from anatomy_export.surgery.model import FINGERPRINT, OnnxModel
 
 KEEP = ((0, 3, 9), (1, 2, 4, 5, 7))

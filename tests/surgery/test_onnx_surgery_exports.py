@@ -23,9 +23,9 @@ from anatomy_export.evaluation.onnx_classifier import OnnxClassifier
 from anatomy_export.evaluation.torch_classifier import torch_forward
 from anatomy_export.exporter.torch_to_onnx import _LogitsOnly, export_onnx, graph_inputs
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint, model_identity
+from anatomy_export.models.fingerprint import model_fingerprint, model_identity
 from anatomy_export.models.prune import slice_neurons
+from anatomy_export.models.supported_families import model_blocks
 from anatomy_export.surgery.model import OnnxModel
 
 KEEP = ({0, 3, 7, 23}, set(range(2, 20)), {5})

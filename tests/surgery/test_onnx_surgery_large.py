@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 from anatomy_export.surgery.model import OnnxModel
 
 pytestmark = pytest.mark.slow

@@ -17,11 +17,11 @@ from anatomy_export.core.onnx_tensors import (
     LARGEST_PROTOBUF,
     tensor_bytes,
 )
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.evaluation.onnx_session import OnnxRuntimeError, open_session, runtime_reason
 from anatomy_export.evaluation.tolerance import TOLERANCE, scaled_tolerance
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
-from anatomy_export.plans.repair import LayerRepair, Repair
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
+from anatomy_export.plan_files.repair_file import LayerRepair, Repair
 from anatomy_export.surgery.ffn import Ffn
 from anatomy_export.surgery.graph import MOST_STEPS, Graph, operator
 from anatomy_export.surgery.model import OnnxModel

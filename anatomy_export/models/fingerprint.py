@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.models.families import Family, family_of, model_blocks
-from anatomy_export.plans.identity import HINT, ModelIdentity, ffn_fingerprint, record_logits, spread_ids
+from anatomy_export.models.supported_families import Family, family_of, model_blocks
+from anatomy_export.plan_files.model_identity import HINT, ModelIdentity, ffn_fingerprint, record_logits, spread_ids
 
 
 def model_identity(model) -> ModelIdentity:

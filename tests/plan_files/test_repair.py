@@ -7,10 +7,10 @@ import pytest
 from conftest import tiny_checkpoint
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import mask_neurons_, slice_neurons
-from anatomy_export.plans.plan import LayerPlan, PrunePlan, read_plan
-from anatomy_export.plans.repair import REPAIR_FILE, LayerRepair, Repair, read_repair
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan, read_plan
+from anatomy_export.plan_files.repair_file import REPAIR_FILE, LayerRepair, Repair, read_repair
 
 
 def repair(seed: int = 0, widths=(3, 5)) -> Repair:

@@ -22,14 +22,14 @@ from anatomy_export.core.json_files import checksum
 from anatomy_export.core.progress import Progress
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.jobs.slice_onnx import SliceRequest, run_slice
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint, model_identity, model_logits
+from anatomy_export.models.fingerprint import model_fingerprint, model_identity, model_logits
 from anatomy_export.models.prune import mask_neurons_, slice_neurons
+from anatomy_export.models.supported_families import model_blocks
 from anatomy_export.paper.scoring import score_anatomy
 from anatomy_export.paper.study_setups import random_plan
+from anatomy_export.plan_files.model_identity import LENGTHS, RecordedLogits, record_logits, spread_ids
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan, identity_plan, read_plan
 from anatomy_export.planning.sweep import Pruned, PruneSpec, prune_each
-from anatomy_export.plans.identity import LENGTHS, RecordedLogits, record_logits, spread_ids
-from anatomy_export.plans.plan import LayerPlan, PrunePlan, identity_plan, read_plan
 
 PREDATES = "the plan records no logits"
 PARTS = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from anatomy_export.bench.variants import Variant
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 
 SEED = 0
 UNKNOWN_VOCABULARY = 4000
@@ -50,7 +50,7 @@ def _max_positions(config: dict) -> int | None:
     """How many tokens a model of this config takes; None where that is not known."""
     if not find_spec("torch"):
         return None
-    from anatomy_export.models.families import FAMILIES
+    from anatomy_export.models.supported_families import FAMILIES
 
     family = FAMILIES.get(config.get("model_type", ""))
     try:

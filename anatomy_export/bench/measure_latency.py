@@ -11,8 +11,8 @@ import numpy as np
 
 from anatomy_export.bench.engines import EngineSpec
 from anatomy_export.bench.environment import cpu_flags, package_versions
-from anatomy_export.bench.inputs import random_inputs
 from anatomy_export.bench.measure import ONE_INPUT, measure_one_input
+from anatomy_export.bench.random_inputs import random_inputs
 from anatomy_export.bench.rounds import Samples
 from anatomy_export.bench.stats import paired_ratio
 from anatomy_export.core.cache import cache_directory, cache_lock
@@ -21,12 +21,12 @@ from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.core.progress import Progress
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint
-from anatomy_export.models.families import model_blocks
-from anatomy_export.models.identity import model_fingerprint
+from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
+from anatomy_export.models.supported_families import model_blocks
+from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
 from anatomy_export.planning.allocation import width_multiple
 from anatomy_export.planning.latency_table import LatencyTable
-from anatomy_export.plans.plan import LayerPlan, PrunePlan
 
 FORMAT_VERSION = 1
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)

@@ -18,11 +18,11 @@ from anatomy_export.bench.rounds import Samples
 from anatomy_export.bench.stats import median_interval, paired_ratio
 from anatomy_export.core.platform import cpu_model, usable_cores
 from anatomy_export.core.progress import Progress
-from anatomy_export.evaluation.inputs import Inputs
+from anatomy_export.evaluation.classifier_inputs import Inputs
 from anatomy_export.exporter.torch_to_onnx import export_onnx
 from anatomy_export.models.checkpoint import Checkpoint, save_checkpoint, sequence_length
 from anatomy_export.models.prune import mask_neurons_
-from anatomy_export.plans.plan import PrunePlan
+from anatomy_export.plan_files.plan import PrunePlan
 
 EXAMPLES, BATCH, LENGTH = 1000, 32, 100
 ROUNDS, GROUP = 20, 4

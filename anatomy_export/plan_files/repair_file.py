@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from anatomy_export.core.errors import AnatomyError
-from anatomy_export.plans.plan import PrunePlan
+from anatomy_export.plan_files.plan import PrunePlan
 
 REPAIR_FILE = "repair.safetensors"
 

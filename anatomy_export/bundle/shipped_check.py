@@ -14,7 +14,7 @@ from anatomy_export.bundle.manifest import CLASSIFY, BundleManifest, Reference, 
 from anatomy_export.bundle.verify import verify_bundle
 from anatomy_export.core.errors import VerifyError, first_line
 from anatomy_export.core.progress import Progress
-from anatomy_export.plans.identity import softmax
+from anatomy_export.plan_files.model_identity import softmax
 
 ABSENT = ("torch", "transformers")
 

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.json_files import JsonFile, checksum
-from anatomy_export.plans.identity import HINT, RecordedLogits
+from anatomy_export.plan_files.model_identity import HINT, RecordedLogits
 
 FORMAT_VERSION = 1
 

@@ -10,7 +10,7 @@ from anatomy_export.core.json_files import checksum
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.rule import ratio_plan, threshold_plan
 from anatomy_export.paper.thresholds import ThresholdSetup
-from anatomy_export.plans.plan import identity_plan, read_plan
+from anatomy_export.plan_files.plan import identity_plan, read_plan
 
 SETUP = ThresholdSetup(0.2, 0.01, (3,))
 

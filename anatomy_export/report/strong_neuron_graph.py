@@ -11,7 +11,7 @@ import numpy as np
 from anatomy_export.paper.anatomy_summary import dangling_neurons
 from anatomy_export.report.figure import ALL, Figure, Panel, Series
 from anatomy_export.report.sources import Score
-from anatomy_export.report.strong import Strong
+from anatomy_export.report.strong_neurons import Strong
 from anatomy_export.report.wording import counted, percent
 
 LINES, PROBE_LINES, MARKS = 400, 100, 1500
