@@ -19,7 +19,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from anatomy_export.cli import main
 from anatomy_export.core.json_files import checksum
+from anatomy_export.jobs.export_request import ExportResult
 from anatomy_export.models.checkpoint import Checkpoint
+from anatomy_export.models.flops import count_flops
+from anatomy_export.models.prune import slice_neurons
 from anatomy_export.models.supported_families import FAMILIES, model_blocks
 
 WORDS = [
@@ -133,6 +136,31 @@ def kept_graphs(tmp_path_factory, worker_id):
     folder.mkdir(exist_ok=True)
     with graphs_kept(folder):
         yield
+
+
+@pytest.fixture
+def plan_only(monkeypatch):
+    """The main job ends with its plan and repair: what it does with them is tested elsewhere."""
+
+    def write_plan(job, target: Path) -> ExportResult:
+        (job.staging / "plan.json").write_text(job.plan.to_json())
+        if job.repair is not None:
+            job.repair.save(job.staging)
+        models = (job.checkpoint.model, slice_neurons(job.checkpoint.model, job.plan, job.repair))
+        return ExportResult(
+            output=target,
+            neurons=(sum(job.plan.widths), sum(job.plan.kept_widths)),
+            parameters=(2, 1),
+            flops=tuple(count_flops(model).total(1, job.flops_tokens) for model in models),
+            flops_tokens=job.flops_tokens,
+            size_bytes=(2, 1),
+            accuracy=(None, None),
+            max_abs_error=0.0,
+            operators={},
+            stages=(),
+        )
+
+    monkeypatch.setattr("anatomy_export.jobs.export._ship", write_plan)
 
 
 @pytest.fixture(params=FAMILY_NAMES)

@@ -1,7 +1,7 @@
 """Graphs of tiny models, exported once for all tests and processes: dynamo takes seconds for each.
 
-What a graph depends on is its key, weights included, so that a test gets what its own export would give. The exporter's
-own tests do without.
+What a graph depends on is its key, weights included, and each run of the tests begins with none, so that a test gets
+what its own export would give.
 """
 
 import hashlib

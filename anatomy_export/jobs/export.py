@@ -55,32 +55,38 @@ def run_export(request: ExportRequest, progress: Progress) -> ExportResult:
     target = request.output or Path("exports") / f"{name}-{request.mode}"
     with staged_directory(target, request.force, marks=(MANIFEST,)) as staging:
         job = _planned_job(request, given_plan, given_probes, staging, progress)
-        with progress.stage(f"{request.mode} the model"):
-            expected = masked_logits(job)
-            pruned = _prune(job)
-            save_checkpoint(pruned, staging / "checkpoint")
-        metadata = graph_metadata(job, pruned)
-        with progress.stage("export ONNX"):
-            onnx, dense_onnx = _export_graphs(job, pruned, metadata)
-        with progress.stage("verify"):
-            report = verify_export(job, expected, pruned, onnx, dense_onnx)
-            report.raise_for_failures()
-        report = VerifyReport(report.comparisons, *measure_accuracy(job, onnx, dense_onnx))
-        dense_size = file_bytes(job.onnx_path if request.mode == "dense" else job.dense_path)
-        if request.precision.converts:
-            onnx, judged = ship_precision(job, onnx)
-            report = replace(report, precision=judged)
-            if note := target_cpu_note(judged.conversion):
-                progress.note(note)
-        if request.ort_format:
-            write_ort_format(job, onnx)
-        result = _result(job, pruned, report, target, dense_size)
-        shutil.rmtree(job.dense_path.parent, ignore_errors=True)
-        with progress.stage("write bundle"):
-            write_bundle(job, onnx, report, result, metadata)
-        with progress.stage("verify the bundle without torch"):
-            check_shipped(staging)
-        return replace(result, stages=tuple(progress.stages))
+        return _ship(job, target)
+
+
+def _ship(job: ExportJob, target: Path) -> ExportResult:
+    """Prune as planned, export, verify, and write the bundle, which becomes `target`."""
+    request, progress, staging = job.request, job.progress, job.staging
+    with progress.stage(f"{request.mode} the model"):
+        expected = masked_logits(job)
+        pruned = _prune(job)
+        save_checkpoint(pruned, staging / "checkpoint")
+    metadata = graph_metadata(job, pruned)
+    with progress.stage("export ONNX"):
+        onnx, dense_onnx = _export_graphs(job, pruned, metadata)
+    with progress.stage("verify"):
+        report = verify_export(job, expected, pruned, onnx, dense_onnx)
+        report.raise_for_failures()
+    report = VerifyReport(report.comparisons, *measure_accuracy(job, onnx, dense_onnx))
+    dense_size = file_bytes(job.onnx_path if request.mode == "dense" else job.dense_path)
+    if request.precision.converts:
+        onnx, judged = ship_precision(job, onnx)
+        report = replace(report, precision=judged)
+        if note := target_cpu_note(judged.conversion):
+            progress.note(note)
+    if request.ort_format:
+        write_ort_format(job, onnx)
+    result = _result(job, pruned, report, target, dense_size)
+    shutil.rmtree(job.dense_path.parent, ignore_errors=True)
+    with progress.stage("write bundle"):
+        write_bundle(job, onnx, report, result, metadata)
+    with progress.stage("verify the bundle without torch"):
+        check_shipped(staging)
+    return replace(result, stages=tuple(progress.stages))
 
 
 def _given_plan(path: Path) -> PlanWithRepair:

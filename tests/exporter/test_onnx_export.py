@@ -7,7 +7,6 @@ import onnx
 import pytest
 import transformers
 from conftest import saved_dense, tiny_checkpoint, tiny_tokenizer
-from graph_cache import export_anew
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.progress import Progress
@@ -22,12 +21,6 @@ from anatomy_export.models.checkpoint import Checkpoint, load_checkpoint, save_c
 from anatomy_export.models.fingerprint import model_fingerprint
 from anatomy_export.models.prune import slice_neurons
 from anatomy_export.plan_files.plan import LayerPlan, PrunePlan
-
-
-@pytest.fixture(autouse=True)
-def exported_anew(monkeypatch):
-    """Every graph here is the exporter's own, none that another test left."""
-    monkeypatch.setattr(onnx_export, "_export_dynamo", export_anew)
 
 
 def unequal(checkpoint: Checkpoint, layers: int, width: int) -> Checkpoint:

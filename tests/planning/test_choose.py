@@ -62,6 +62,7 @@ def test_repaired_bundle_replays_its_repair_or_is_refused(bert_directory, data_f
     assert "the plan is void without it" in done.stderr and not (tmp_path / "b").exists()
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
     data = ["--model", bert_directory, "--data", data_file]
     export(*data, "--max-accuracy-drop", 60, "--align", 1, "--output", tmp_path / "searched")
@@ -84,6 +85,7 @@ def test_defaults_by_what_can_be_measured(bert_directory, data_file, tmp_path):
     assert read_plan(tmp_path / "paper" / "plan.json").parameters["threshold_rule"] == "bert"
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_text_without_labels_is_calibrated_on(bert_directory, tmp_path):
     (tmp_path / "d.csv").write_text("text\n" + "\n".join(f"the film is very good {word}" for word in "abcdefgh"))
     common = [
@@ -156,6 +158,7 @@ def test_a_search_takes_enough_validation_texts_or_is_asked_for(given, validatio
     assert len(progress.notes) == (note is not None) and "".join(progress.notes).startswith(note or "")
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_a_drop_of_exactly_the_budget_is_within_it(bert_directory, data_file, tmp_path, monkeypatch):
     monkeypatch.setattr(VALIDATION_DROP, lambda *_: ValidationDrop(0.859, 0.854, 0.004))
     data = ["--model", bert_directory, "--data", data_file, "--align", 1]
@@ -167,6 +170,7 @@ def test_a_drop_of_exactly_the_budget_is_within_it(bert_directory, data_file, tm
     assert plan.parameters["validation_accuracy_pruned"] == 0.854
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_an_accuracy_that_cannot_be_kept(bert_directory, data_file, tmp_path, monkeypatch):
     drops = chain([(0.9, 0.8, 0.0), (0.9, 0.88, 0.05)], repeat((0.9, 0.7, 0.0)))
     monkeypatch.setattr(VALIDATION_DROP, lambda *_: ValidationDrop(*next(drops)))
@@ -183,6 +187,7 @@ def table(batch: int = 1, seq_len: int = 64) -> LatencyTable:
     return LatencyTable((0.1, 0.5, 1.0), (0.4, 0.6, 1.0), 0.1, batch, seq_len, "a machine")
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_a_speedup_is_looked_up_in_the_table_of_this_device(bert_directory, data_file, tmp_path, monkeypatch):
     asked = []
 
@@ -209,6 +214,7 @@ def test_prediction_weighs_layers_by_their_width():
     assert table().speedup([1, 1], [100, 100]) == pytest.approx(2.5), "below the table its first entry holds"
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_the_papers_thresholds_can_be_repaired_too(bert_directory, data_file, tmp_path):
     common = ["--model", bert_directory, "--data", data_file, "--alpha", 0.3]
     export(*common, "--output", tmp_path / "plain")
@@ -218,6 +224,7 @@ def test_the_papers_thresholds_can_be_repaired_too(bert_directory, data_file, tm
     assert plain.repair is None and repaired.repair is not None
 
 
+@pytest.mark.usefixtures("plan_only")
 def test_budgets(bert_directory, data_file, tmp_path):
     common = ["--model", bert_directory, "--data", data_file, "--criterion", "activation", "--json", "--align", 1]
     flops = json.loads(export(*common, "--flops-ratio", 0.9, "--output", tmp_path / "f").stdout)["flops"]
@@ -262,6 +269,7 @@ def test_bad_requests(bert_directory, tmp_path, arguments, code, message):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.usefixtures("plan_only")
 @pytest.mark.parametrize("option", [("--strong-threshold", "0.2"), ("--probe-reduction", "first")])
 def test_an_option_of_the_anatomy_criteria_is_not_ignored_in_silence(bert_directory, data_file, tmp_path, option):
     common = ("--model", bert_directory, *option, "--keep-ratio", "0.5", "--output", tmp_path / "o")
@@ -272,6 +280,7 @@ def test_an_option_of_the_anatomy_criteria_is_not_ignored_in_silence(bert_direct
     assert read_plan(tmp_path / "o" / "plan.json").criterion == "anatomy"
 
 
+@pytest.mark.usefixtures("plan_only")
 @pytest.mark.parametrize("criterion", ["anatomy", "anatomy-activation"])
 def test_a_plan_by_anatomy_records_what_ranked_and_what_was_protected(criterion, bert_directory, data_file, tmp_path):
     arguments = ("--model", bert_directory, "--data", data_file, "--criterion", criterion, "--allocate", "sensitivity")
