@@ -34,6 +34,19 @@ def test_a_bundle_verifies_and_classifies(name):
     assert label == f"LABEL_{int(np.argmax(reference.logits))}"
 
 
+def test_a_bundle_is_timed_where_there_is_no_torch(tmp_path):
+    blocked = "import sys; sys.modules.update(dict.fromkeys(('torch', 'transformers', 'pandas')))\n"
+    code = blocked + "from anatomy_export.cli import main\nif __name__ == '__main__':\n    main()\n"
+    (tmp_path / "bench.py").write_text(code)
+    shape = ["--batch", "1", "--seq-len", "8", "--repeats", "2", "--threads", "1"]
+    command = [sys.executable, tmp_path / "bench.py", "bench", "--bundle", OLD / "bundle", "--backend", "ort", *shape]
+    done = subprocess.run(
+        [*command, "--output", tmp_path / "out", "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["engine"] for row in json.loads(done.stdout)["results"]] == ["ort"]
+
+
 def test_a_sliced_checkpoint_gives_the_recorded_logits():
     forward = torch_forward(load_checkpoint(str(OLD / "bundle" / "checkpoint")).model)
     manifest = read_bundle_manifest(OLD / "bundle")

@@ -12,7 +12,6 @@ RESAMPLES = 2000
 MIN_ROUNDS = 10
 P99_SAMPLES = 100
 VOID_SPREAD = 0.10
-MAX_LAUNCHES = 10
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def _student():
     try:
         from scipy.stats import t
     except ImportError as error:
-        raise MissingExtraError("scipy", "cpu") from error
+        raise MissingExtraError("scipy", "edge") from error
     return t
 
 

@@ -15,8 +15,6 @@ from anatomy_export.core.progress import Progress
 from anatomy_export.core.target_cpu import PORTABLE, int8_weights
 from anatomy_export.models.flops import FlopModel
 
-MODES = ("dense", "mask", "slice")
-
 
 @dataclass(frozen=True)
 class BundleOrder:

@@ -44,7 +44,7 @@ def card_metadata(facts: BundleFacts):
         tags=["onnx", "pruned", "anatomy-export", *([facts.precision] if facts.precision != "fp32" else [])],
         datasets=[dataset] if dataset else None,
         metrics=["accuracy"] if results else None,
-        model_name=f"{_one_line(facts.name)}, {facts.mode}",
+        model_name=f"{_one_line(facts.name)}, {facts.mode}" if results else None,
         eval_results=results,
     )
 

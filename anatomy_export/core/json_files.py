@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +30,12 @@ class JsonFile:
         """The error that says `what` of this file."""
         return AnatomyError(f"{self.title or self.path}: {what}; next step: {self.next_step}")
 
-    def read(self, kind: type[T]) -> T:
-        """What the file holds, as a value of `kind`; see `convert`.
-
-        Raises:
-            AnatomyError: it is missing, no JSON (which has neither NaN nor infinity), or no such value.
-        """
-        return self.convert(self._load(), kind)
-
     def read_object(self, *, format_version: int | None = None, kind: str | None = None) -> dict[str, Any]:
         """The object that the file holds, of this `format_version` and `kind` where they are given.
 
         Raises:
-            AnatomyError: see `read`; or it is no object, or of another version or kind.
+            AnatomyError: it is missing, no JSON (which has neither NaN nor infinity), no object, or of another
+                version or kind.
         """
         body = self._load()
         if not isinstance(body, dict):
@@ -68,7 +62,7 @@ class JsonFile:
 
     def _load(self) -> Any:
         try:
-            return json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+            return json.loads(self.path.read_text(encoding="utf-8"), parse_constant=_no_constant, parse_float=_finite)
         except OSError as error:
             raise self.error(error.strerror or str(error)) from error
         except (ValueError, RecursionError) as error:
@@ -108,6 +102,13 @@ def _explained(error: Exception, body: Any) -> str:
     except (LookupError, TypeError):  # a name with a dot, or the place of a key
         return f"{place}: {what}"
     return f"{place or '$'} is {shortened(body)}, {what[:1].lower()}{what[1:]}"
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is past the range of numbers")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

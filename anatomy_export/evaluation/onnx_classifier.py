@@ -17,7 +17,7 @@ class OnnxClassifier:
     """An `.onnx` classifier on the CPU, with the transformers tokenizer of its bundle."""
 
     def __init__(self, path: Path, tokenizer, max_length: int):
-        self.session = OnnxSession(path)
+        self.session = OnnxSession(path, extra="cpu")
         self.tokenizer = tokenizer
         self.max_length = max_length
 

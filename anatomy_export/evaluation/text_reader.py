@@ -1,5 +1,6 @@
 """Text as an ONNX file takes it: its tokenizer.json, and what the files beside it say of lengths and padding."""
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import onnx
 
 from anatomy_export.core.errors import AnatomyError, MissingExtraError, first_line
-from anatomy_export.core.json_files import JsonFile
 from anatomy_export.data.labels import class_names
 from anatomy_export.evaluation.batches import Batch
 from anatomy_export.evaluation.classifier_inputs import Inputs
@@ -54,7 +54,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         AnatomyError: it is no JSON object.
     """
-    return JsonFile(path, "restore or remove it").read_object() if path.exists() else {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise AnatomyError(f"{path} is damaged ({first_line(error)}); next step: restore or remove it") from error
+    if not isinstance(settings, dict):
+        raise AnatomyError(f"{path} is damaged (no JSON object); next step: restore or remove it")
+    return settings
 
 
 def config_classes(config: Path) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from anatomy_export.bench.variants import BundleOrder
 from anatomy_export.core.progress import Progress
 from anatomy_export.evaluation.precision_gate import chosen_precision
-from anatomy_export.jobs.export import run_export
 from anatomy_export.jobs.export_request import ExportRequest
 
 PLAIN = {"criterion": "anatomy", "compensate": "none", "allocate": "uniform"}
@@ -11,6 +10,8 @@ PLAIN = {"criterion": "anatomy", "compensate": "none", "allocate": "uniform"}
 
 def make_bundle(order: BundleOrder, progress: Progress) -> None:
     """Export the model as the order says; which neurons go does not matter for time."""
+    from anatomy_export.jobs.export import run_export
+
     plain = order.mode != "dense" and not order.plan
     request = ExportRequest(
         model=order.model,

@@ -68,7 +68,7 @@ def run_pareto(request: ParetoRequest, progress: Progress) -> dict:
 
 
 def _run_pareto(request: ParetoRequest, progress: Progress) -> dict:
-    loaded = load_model(request.model, request.data, progress)
+    loaded = load_model(request.model, request.data, progress, trained_for="anatomy pareto")
     text = "labelled text with a validation split"
     checkpoint, max_length, data = loaded.checkpoint, loaded.max_length, loaded.labelled_data("anatomy pareto", text)
     if not len(data.validation):

@@ -14,12 +14,11 @@ from anatomy_export.zoo.embedded import ModelSource, resolve_model
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model that a job was asked for by the name `asked`, and its text, None where there is none.
+    """The model that a job was asked for, and its text, None where there is none.
 
     `max_length`: tokens that a text is cut off at.
     """
 
-    asked: str
     source: ModelSource
     checkpoint: Checkpoint
     max_length: int
@@ -34,28 +33,30 @@ class LoadedModel:
         """The data, for a command that measures accuracy.
 
         Raises:
-            AnatomyError: there is none, or the model is not trained.
+            AnatomyError: there is none.
         """
-        if self.source.random_weights:
-            raise AnatomyError(
-                f"model {self.asked} is not trained, {command} needs one that is; next step: pass a fine-tuned --model"
-            )
         if self.data is None:
             raise AnatomyError(f"{command} needs {text}; next step: pass --data")
         return self.data
 
 
-def load_model(asked: str, options: DataOptions, progress: Progress, *, allow_random_head: bool = False) -> LoadedModel:
-    """The model of that name, and its data.
+def load_model(
+    asked: str, options: DataOptions, progress: Progress, *, allow_random_head: bool = False, trained_for: str = ""
+) -> LoadedModel:
+    """The model of that name, and its data. `trained_for`: the command that needs a trained one, if it does.
 
     Raises:
-        AnatomyError: the model cannot be loaded; else see `load_source_data`.
+        AnatomyError: the model cannot be loaded, or is not trained; else see `load_source_data`.
     """
     source = resolve_model(asked, progress)
     with progress.stage("load model"):
         checkpoint = load_checkpoint(source.checkpoint, allow_random_head=allow_random_head)
         max_length = text_limit(checkpoint, options.max_length)
-    return LoadedModel(asked, source, checkpoint, max_length, load_source_data(source, checkpoint, options, progress))
+    if trained_for and source.random_weights:
+        raise AnatomyError(
+            f"model {asked} is not trained, {trained_for} needs one that is; next step: pass a fine-tuned --model"
+        )
+    return LoadedModel(source, checkpoint, max_length, load_source_data(source, checkpoint, options, progress))
 
 
 def load_source_data(

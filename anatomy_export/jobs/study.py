@@ -93,7 +93,7 @@ def run_study(request: StudyRequest, progress: Progress) -> dict:
 
 def _run_study(request: StudyRequest, progress: Progress) -> dict:
     given_probes = load_probes(request.probes)
-    loaded = load_model(request.model, request.data, progress)
+    loaded = load_model(request.model, request.data, progress, trained_for="anatomy study")
     checkpoint, max_length, data = loaded.checkpoint, loaded.max_length, loaded.labelled_data("anatomy study")
     texts = data.test.head(request.data.eval_examples)
     data_lengths(checkpoint.tokenizer, (texts,), max_length, progress)

@@ -5,18 +5,26 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anatomy_export.core.errors import AnatomyError
 from anatomy_export.core.files import write_atomic
+from anatomy_export.core.json_files import JsonFile
 from anatomy_export.paper.anatomy import Anatomy
 from anatomy_export.paper.anatomy_summary import summarize_anatomy
 
 FORMAT_VERSION = 1
 DESCRIPTION, ARRAYS = "anatomy.json", "anatomy.npz"
 LAYERS, NEURONS = "layer_similarity", "neuron_similarity"
+
+
+@dataclass(frozen=True)
+class _Described:
+    strong_threshold: float
+    fingerprint: str
 
 
 def write_anatomy(
@@ -92,7 +100,8 @@ def read_anatomy(directory: Path, command: str = "anatomy score") -> Anatomy:
                 what = f"{name} has shape {arrays[name].shape} or is not finite"
                 raise damaged(file, f"{what}, expected finite numbers of shape {shape}")
         layers, *neurons = arrays.values()
-        return Anatomy(layers, tuple(neurons), float(body["strong_threshold"]), probes, str(body["fingerprint"]))
+        described = JsonFile(Path(directory) / DESCRIPTION, f"make it again with {command}").convert(body, _Described)
+        return Anatomy(layers, tuple(neurons), described.strong_threshold, probes, described.fingerprint)
     except OSError as error:
         raise damaged(file, str(error.strerror or error)) from error
     except json.JSONDecodeError as error:

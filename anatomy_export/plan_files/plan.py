@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +100,9 @@ def read_plan(path: Path) -> PrunePlan:
     file = JsonFile(Path(path), "make the plan again with this release", title=f"plan {path}")
     body = file.read_object(format_version=FORMAT_VERSION)
     plan = file.convert(body, PrunePlan)
+    for written, kind in ((body, PrunePlan), *((layer, LayerPlan) for layer in body["layers"])):
+        if lacking := sorted({field.name for field in fields(kind)} - {"recorded_logits"} - written.keys()):
+            raise file.error(f"a field is missing or of the wrong kind: it lacks {lacking[0]}")
     for position, layer in enumerate(plan.layers):
         if layer.layer != position:
             raise file.error(f"entry {position} of 'layers' is not layer {position}")

@@ -64,7 +64,7 @@ class AccuracySearch:
                     drops.append(trial.drop)
                     tick()
                 fits = trial is not None and trial.drop.points <= self.allowed + ROUNDING
-                best = trial if fits else best
+                best, trial = trial if fits else best, None
                 search.tell(fits)
         if best is None:
             raise self._cannot_be_kept(min(drops, key=lambda drop: drop.points))

@@ -47,6 +47,18 @@ def sealed(bundle: Path, name: str) -> None:
     rewrite_manifest(bundle, lambda body: body["files"].update({name: sha256_file(bundle / name)}))
 
 
+def test_another_output_is_not_what_classify_asks_for(bundle):
+    model = onnx.load(bundle / "model.onnx")
+    for node in model.graph.node:
+        node.output[:] = ["scores" if name == "logits" else name for name in node.output]
+    model.graph.output[0].name = "scores"
+    onnx.save(model, bundle / "model.onnx")
+    sealed(bundle, "model.onnx")
+    done = run("verify", bundle, "--json")
+    assert done.exit_code == 1 and not json.loads(done.stdout)["passed"]
+    assert "logits" in done.stdout
+
+
 def refused_in_one_line(bundle: Path, *parts: str) -> None:
     result = run("verify", bundle)
     assert result.exit_code == 1, result.output

@@ -101,7 +101,7 @@ def test_nothing_is_said_that_is_not_known():
     own = round_trip(facts(provenance={"data": {"name": "/home/me/reviews.csv"}}, result=result))
     none = round_trip(facts(provenance={"data": None}, result=result))
     assert own == none
-    assert not {"language", "license", "datasets", "metrics", "model-index", "base_model"} & own.keys()
+    assert not {"language", "license", "datasets", "metrics", "model-index", "model_name", "base_model"} & own.keys()
 
 
 def test_a_file_of_ones_own_is_named_without_its_folder():

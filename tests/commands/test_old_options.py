@@ -9,9 +9,8 @@ import pytest
 from click.testing import CliRunner
 from conftest import run
 
-from anatomy_export.bench.stats import MAX_LAUNCHES
 from anatomy_export.cli import main
-from anatomy_export.commands import bench, export
+from anatomy_export.commands import export
 from anatomy_export.core.platform import usable_cores
 from anatomy_export.planning import options as planning
 
@@ -31,7 +30,7 @@ COMMANDS = tree(main, "anatomy")
 
 
 def test_names_are_those_that_the_jobs_know():
-    assert export.BUDGETS == planning.BUDGETS and bench.MAX_LAUNCHES == MAX_LAUNCHES
+    assert export.BUDGETS == planning.BUDGETS
     assert (export.PAPERS_OWN, export.OF_ANATOMY) == (planning.PAPERS_OWN, planning.OF_ANATOMY)
 
 

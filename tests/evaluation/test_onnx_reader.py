@@ -59,8 +59,10 @@ def test_more_than_a_fixed_graph_takes_is_refused(tmp_path):
 
 
 def test_damaged_settings_are_refused(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": Infinity, "scale": NaN}')
+    assert form_of(tmp_path).max_length == DEFAULT_LENGTH, "as Python's json writes them"
     (tmp_path / "tokenizer_config.json").write_text("[1]")
-    with pytest.raises(AnatomyError, match=r"tokenizer_config\.json: holds a list of 1, expected an object"):
+    with pytest.raises(AnatomyError, match=r"tokenizer_config\.json is damaged \(no JSON object\)"):
         form_of(tmp_path)
 
 

@@ -164,6 +164,7 @@ DAMAGE = {
     "no JSON": ("anatomy.json", lambda content: content[:-9], "not valid JSON"),
     "another kind": ("anatomy.json", lambda content: content.replace(b'"anatomy"', b'"plan"'), "not an anatomy"),
     "another version": ("anatomy.json", lambda content: content.replace(b'version": 1', b'version": 9'), "version 9"),
+    "no threshold": ("anatomy.json", lambda content: content.replace(b"0.35", b"true"), "threshold is True"),
     "another width": ("anatomy.json", lambda content: content.replace(b"  24,", b"  23,", 1), "has shape"),
 }
 

@@ -127,9 +127,11 @@ def test_bad_plans_are_refused(tmp_path, name):
         read_plan(path)
 
 
-def test_missing_field_with_a_right_checksum(tmp_path):
+@pytest.mark.parametrize("field", ["criterion", "parameters", "repair", "layers"])
+def test_missing_field_with_a_right_checksum(field, tmp_path):
     body = json.loads(threshold_plan(anatomy(), rule="bert", setup=SETUP).to_json())
-    del body["checksum"], body["criterion"]
+    del body["checksum"]
+    (body["layers"][1] if field == "layers" else body).pop("rule" if field == "layers" else field)
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({**body, "checksum": checksum(body)}))
     with pytest.raises(AnatomyError, match="a field is missing"):
