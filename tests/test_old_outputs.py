@@ -40,9 +40,8 @@ def test_a_bundle_is_timed_where_there_is_no_torch(tmp_path):
     (tmp_path / "bench.py").write_text(code)
     shape = ["--batch", "1", "--seq-len", "8", "--repeats", "2", "--threads", "1"]
     command = [sys.executable, tmp_path / "bench.py", "bench", "--bundle", OLD / "bundle", "--backend", "ort", *shape]
-    done = subprocess.run(
-        [*command, "--output", tmp_path / "out", "--json"], capture_output=True, text=True, check=False
-    )
+    command += ["--output", tmp_path / "out", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [row["engine"] for row in json.loads(done.stdout)["results"]] == ["ort"]
 
