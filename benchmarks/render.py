@@ -9,6 +9,7 @@ from gap_tables import gap_section, harness_section
 from headline import readme_markdown
 from job_tables import job_section
 from precision_tables import precision_section
+from startup_tables import startup_section
 from study_tables import score_section, study_section
 from summary_page import summary_section
 from surgery_tables import surgery_section
@@ -22,6 +23,7 @@ SECTIONS = (
     pareto_section,
     speedup_section,
     cost_section,
+    startup_section,
     precision_section,
     surgery_section,
 )

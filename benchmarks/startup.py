@@ -1,4 +1,4 @@
-"""What the command line takes on a tiny model: processor and wall time of importing, of `--help`, and of a whole export.
+"""What the command line takes on a tiny model: processor and wall time of importing, `--help`, and a whole export.
 
 Run `.venv/bin/python benchmarks/startup.py` on an idle machine. Every measurement has a process of its own. Writes
 startup.json beside this file.
@@ -6,6 +6,7 @@ startup.json beside this file.
 
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -21,8 +22,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from anatomy_export.bench.environment import describe_environment
 from anatomy_export.core.platform import usable_cores
+from anatomy_export.data.probes import BUILT_IN_PROBES
 
-WORDS = "the a good bad great awful film story plot acting is was and but not very I saw it again".split()
+WORDS = sorted({word for probe in BUILT_IN_PROBES for word in re.findall("[a-z]+", probe.lower())})
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 LAYERS, HIDDEN, ROWS, RUNS = 2, 32, 120, 5
 ANATOMY = Path(sys.executable).with_name("anatomy")
@@ -57,8 +59,11 @@ def main() -> None:
 
 def timed(command: list[str]) -> dict:
     """Seconds of one process, the user's and the system's of it and of its children, and the stages that it tells."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise SystemExit(done.stderr)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     stages = json.loads(done.stdout)["stages"] if "--json" in command else []
@@ -97,7 +102,8 @@ def tiny_model(directory: Path) -> Path:
 
 
 def labelled_text(path: Path) -> Path:
-    rows = [f"the {WORDS[i % 20]} film {WORDS[i * 7 % 20]} {WORDS[i * 3 % 20]} story,{i % 2}\n" for i in range(ROWS)]
+    count = len(WORDS)
+    rows = [f"the film {WORDS[row % count]} {WORDS[row * 7 % count]} {row},{row % 2}\n" for row in range(ROWS)]
     path.write_text("text,label\n" + "".join(rows), encoding="utf-8")
     return path
 

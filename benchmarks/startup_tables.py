@@ -1,6 +1,6 @@
 """What the command line itself takes, as a section of docs/RESULTS.md."""
 
-from cells import Bar, load
+from cells import BAR_HEADINGS, Bar, load
 from choice_tables import machine
 
 from anatomy_export.bench.tables import markdown_table
@@ -17,18 +17,23 @@ def startup_section() -> str:
     stages.append(("importing, and the rest", f"{commands['anatomy export']['wall_s'] - told:.2f}"))
     return f"""## What the command line takes
 
-`benchmarks/startup.py`: a BERT of {settings["layers"]} layers of {settings["hidden"]}, {settings["rows"]} texts; medians of
-{settings["runs"]} processes, on an idle machine; {machine(body["environment"])}. The export ends with its check in a
-process without torch.
+`benchmarks/startup.py`: a BERT of {settings["layers"]} layers of {settings["hidden"]}, {settings["rows"]} texts;
+medians of {settings["runs"]} processes, on an idle machine; {machine(body["environment"])}.
+The export ends with its check in a process without torch.
 
 {markdown_table(("process", "wall, s", "processor, s"), rows)}
 {markdown_table(("stage of `anatomy export`", "s"), stages)}
-{markdown_table(("bar", "asked", "measured", "met"), startup_bars())}"""
+{markdown_table(BAR_HEADINGS, startup_bars())}"""
 
 
 def startup_bars() -> list[Bar]:
     commands = load("startup")["commands"]
     return [
-        (name, f"< {limit:g} s", f"{commands[name]['wall_s']:.2f} s", "yes" if commands[name]["wall_s"] < limit else "no")
+        (
+            name,
+            f"< {limit:g} s",
+            f"{commands[name]['wall_s']:.2f} s",
+            "yes" if commands[name]["wall_s"] < limit else "no",
+        )
         for name, limit in BARS.items()
     ]

@@ -5,6 +5,7 @@ from choice_tables import cost_bars, machine, speedup_bars
 from frontier_tables import frontier_bars
 from gap_tables import gap_bars, results_by_worker
 from precision_tables import BAR_MODEL, BAR_VARIANT, precision_bars
+from startup_tables import startup_bars
 from study_tables import score_bars
 from summarize import DEFAULT, LEVELS
 from surgery_tables import surgery_bars
@@ -120,6 +121,7 @@ def all_bars() -> list[Bar]:
         *score_bars(),
         *speedup_bars(),
         *cost_bars(),
+        *startup_bars(),
         *precision_bars(),
         *surgery_bars(),
     ]
