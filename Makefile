@@ -16,7 +16,7 @@ test: lint
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy anatomy_export
+	$(BIN)/mypy anatomy_export benchmarks/*.py
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed

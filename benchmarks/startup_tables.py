@@ -11,7 +11,7 @@ BARS = {"import anatomy_export": 0.3, "anatomy --help": 0.3, "anatomy export": 1
 def startup_section() -> str:
     body = load("startup")
     settings, commands = body["settings"], body["commands"]
-    rows = [(f"`{name}`", f"{one['wall_s']:.2f}", f"{one['cpu_s']:.2f}") for name, one in commands.items()]
+    rows = [(f"`{name}`", f"{spent['wall_s']:.2f}", f"{spent['cpu_s']:.2f}") for name, spent in commands.items()]
     stages = [(name, f"{seconds:.2f}") for name, seconds in commands["anatomy export"]["stages"].items()]
     told = sum(commands["anatomy export"]["stages"].values())
     stages.append(("importing, and the rest", f"{commands['anatomy export']['wall_s'] - told:.2f}"))

@@ -71,6 +71,19 @@ def test_the_decision_on_fusion_has_the_measured_ratios():
                 assert f"{result['speedup']:.3f} [{low:.2f}, {high:.2f}]" in text, result["name"]
 
 
+def test_the_decision_on_the_exporter_has_the_measured_figures():
+    text = (ROOT / "docs" / "adr" / "0006-exporter.md").read_text(encoding="utf-8")
+    for study in json.loads((ROOT / "benchmarks" / "exporters.json").read_text(encoding="utf-8"))["models"].values():
+        for export in study["exports"].values():
+            nodes = " / ".join(map(str, export["fused_nodes"].values()))
+            cells = (nodes, export["nodes"], f"{export['max_abs_error']:.1e}", f"{export['export_s']:.1f}")
+            assert f"| {' | '.join(map(str, cells))} |" in text
+        for result in study["bench"]["results"]:
+            if result["speedup_interval"]:
+                low, high = result["speedup_interval"]
+                assert f"{result['speedup']:.3f} [{low:.2f}, {high:.2f}]" in text, result["name"]
+
+
 def test_the_architecture_names_every_room_in_its_order():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
