@@ -91,7 +91,7 @@ def test_a_target_cpu_of_nothing_is_wrong_usage(arguments, message):
 def test_int8_variants_are_made_for_the_target_cpu_that_was_asked_for(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path))
-    monkeypatch.setattr(bench_bundles, "run_export", lambda request, progress: asked.append(request))
+    monkeypatch.setattr("anatomy_export.jobs.export.run_export", lambda request, progress: asked.append(request))
     for target_cpu in ("portable", "native"):
         maker = BundleMaker("bert", "identity", 16, target_cpu, bench_bundles.make_bundle, Progress())
         for precision in ("int8", "fp16"):

@@ -73,7 +73,7 @@ def test_keeping_everything_is_said(bert_directory, tmp_path):
     assert "the plan keeps every neuron" in " ".join(result.stderr.split())
 
 
-def test_plan_show(bert_directory, tmp_path):
+def test_plan_show(bert_directory, tmp_path, plan_only):
     assert run("export", "--model", bert_directory, "--preset", "bert-1", "--output", tmp_path / "p").exit_code == 0
     shown = run("plan", "show", tmp_path / "p" / "plan.json")
     assert shown.exit_code == 0

@@ -351,7 +351,7 @@ def test_a_bench_bundle_is_made_once(tmp_path: Path, monkeypatch):
         with staged_directory(request.output, request.force) as staging:
             (staging / MANIFEST).write_text("{}")
 
-    monkeypatch.setattr("anatomy_export.jobs.bench_bundles.run_export", slow_export)
+    monkeypatch.setattr("anatomy_export.jobs.export.run_export", slow_export)
     maker, results = BundleMaker("bert", "f" * 64, 16, PORTABLE, make_bundle, Progress()), []
 
     def ask() -> None:
