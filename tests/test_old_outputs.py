@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from conftest import run, saved_dense, tiny_checkpoint
 
 from anatomy_export.bundle.manifest import read_bundle_manifest
@@ -46,6 +47,7 @@ def test_a_bundle_is_timed_where_there_is_no_torch(tmp_path):
     assert [row["engine"] for row in json.loads(done.stdout)["results"]] == ["ort"]
 
 
+@pytest.mark.skipif(transformers.__version__ < "5", reason="transformers 4 loads no tokenizer that 5 saved")
 def test_a_sliced_checkpoint_gives_the_recorded_logits():
     forward = torch_forward(load_checkpoint(str(OLD / "bundle" / "checkpoint")).model)
     manifest = read_bundle_manifest(OLD / "bundle")
